@@ -1,0 +1,181 @@
+"""The seam between the mathematics and the machine: one object that says where arrays live.
+
+Every operation is written once, against `backend.xp`, which is NumPy on the CPU and CuPy on a GPU. A backend is found
+by its device's name, once per operation, in `Function.apply`; no operation asks again which device it runs on.
+"""
+
+import functools
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, TypeVar
+
+import numpy as np
+import scipy.sparse
+from threadpoolctl import ThreadpoolController
+
+from minifcn.errors import DeviceError, UsageError
+
+Array = Any  # an array of some backend: numpy.ndarray or cupy.ndarray
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class Backend:
+    """Where arrays live, and the modules that compute with them.
+
+    `xp` has NumPy's interface, `sparse` that of scipy.sparse. Backends are made by `get_backend`, one for each
+    device, so two backends are the same device exactly if they are the same object.
+    """
+
+    name: str
+    xp: ModuleType
+    sparse: ModuleType
+
+    def asarray(self, array: Any, dtype: Any = None) -> Array:
+        """`array` as an array of this device; copied only if it lives elsewhere or has another dtype."""
+        return self.xp.asarray(array, dtype=dtype)
+
+    def to_numpy(self, array: Array) -> np.ndarray:
+        """`array` as a NumPy array on the host; on the CPU this is the array itself."""
+        return np.asarray(array)
+
+    def owns(self, array: Any) -> bool:
+        """Whether `array` already lives on this device."""
+        return isinstance(array, np.ndarray | np.generic)
+
+    def synchronize(self) -> None:
+        """Wait until everything asked of this device is done (for timing); the CPU is never behind."""
+
+    def sparse_times_rows(self, matrix: Any, rows: Array) -> Array:
+        """matrix · row for each row: a sparse (M, K) and a dense (R, K) give (R, M).
+
+        One row at a time: the row and its result then stay in the cache, which a single product with all rows as
+        columns does not manage (each entry of the matrix would touch one number in each of R distant rows).
+        """
+        return np.stack([matrix @ row for row in rows])
+
+    @property
+    def workers(self) -> int:
+        """How many items `map` works on at a time."""
+        return get_threads()
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        """`[function(item) for item in items]`, spread over the CPU's threads.
+
+        NumPy releases the interpreter's lock in copies and products, so blocks of one convolution run side by side.
+        While they do, BLAS is held to one thread for each worker. Results come in the order of the items.
+        """
+        items = list(items)
+        if self.workers == 1 or len(items) < 2:
+            return [function(item) for item in items]
+        with _blas().limit(limits=1, user_api="blas"):
+            return list(_thread_pool(self.workers).map(function, items))
+
+
+class _GpuBackend(Backend):
+    """CuPy in NumPy's place."""
+
+    def to_numpy(self, array: Array) -> np.ndarray:
+        return self.xp.asnumpy(array)
+
+    def owns(self, array: Any) -> bool:
+        return isinstance(array, self.xp.ndarray)
+
+    def synchronize(self) -> None:
+        self.xp.cuda.get_current_stream().synchronize()
+
+    def sparse_times_rows(self, matrix: Any, rows: Array) -> Array:
+        return (matrix @ rows.T).T  # (M, K) @ (K, R) -> (M, R) -> (R, M), one launch for all rows
+
+    @property
+    def workers(self) -> int:
+        return 1  # the device is parallel within one item
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        return [function(item) for item in items]
+
+
+@functools.cache
+def get_backend(device: str = "cpu") -> Backend:
+    """The backend of "cpu", "gpu" (the first CUDA device) or "gpu:N".
+
+    Raises DeviceError if the device does not answer, saying what was probed and how to mend it. There is no silent
+    fall-back from a GPU to the CPU.
+    """
+    if device == "cpu":
+        return Backend("cpu", np, scipy.sparse)
+    if re.fullmatch(r"gpu(:\d+)?", device):
+        return _open_gpu(device)
+    raise DeviceError(f'device {device!r} is not known; use "cpu", "gpu" or "gpu:N" (N counts CUDA devices from 0).')
+
+
+def _open_gpu(device: str) -> Backend:
+    """Import CuPy and run one kernel: importing succeeds on machines without any GPU, so it proves nothing."""
+    try:
+        import cupy
+        import cupyx.scipy.sparse
+    except ImportError as error:
+        raise DeviceError(
+            f"--device {device}: CuPy cannot be imported ({error}). Install it for your CUDA version with "
+            "pip install 'minifcn[gpu-cuda12]' or 'minifcn[gpu-cuda13]', or leave out --device to use the CPU."
+        ) from error
+    number = int(device.partition(":")[2] or 0)
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+        if number < count:
+            cupy.cuda.Device(number).use()
+            float((cupy.arange(1) + 1).sum())
+    except Exception as error:  # CuPy raises many kinds, all meaning that the device does not work
+        raise DeviceError(
+            f"--device {device}: CuPy {cupy.__version__} is installed, but no CUDA device answers ({error}). "
+            "Install an NVIDIA driver that fits this CuPy, or leave out --device to use the CPU."
+        ) from error
+    if number >= count:
+        raise DeviceError(f"--device {device}: CuPy sees {count} CUDA device(s), numbered from 0; use a smaller number.")
+    return _GpuBackend(device, cupy, cupyx.scipy.sparse)
+
+
+_thread_count: int | None = None
+_lock = threading.Lock()
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@functools.cache
+def _thread_pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="minifcn")
+
+
+def get_threads() -> int:
+    """How many threads the CPU backend uses: what `set_threads` said, else what BLAS was set to (OMP_NUM_THREADS,
+    OPENBLAS_NUM_THREADS), else the cores this process may use.
+    """
+    global _thread_count
+    if _thread_count is None:
+        with _lock:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            pools = [pool["num_threads"] for pool in _blas().info() if pool["user_api"] == "blas"]
+            _thread_count = min([cores, *pools])
+    return _thread_count
+
+
+def set_threads(threads: int) -> None:
+    """Use `threads` threads for matrix products and for the blocks of a convolution, in this whole process.
+
+    Results are the same from run to run for one number of threads; between numbers they differ by rounding, because
+    sums are grouped differently.
+    """
+    global _thread_count
+    if threads < 1:
+        raise UsageError(f"--threads {threads}: at least 1 is needed.")
+    _thread_count = threads
+    _blas().limit(limits=threads, user_api="blas")

@@ -1,0 +1,50 @@
+"""The errors a user of minifcn meets.
+
+Every message names the thing, what was expected, and the remedy. All classes share one base, so that a command can
+tell a user's mistake (one line, no traceback) from a fault of the program; each also derives from the built-in
+exception that fits, so that code which knows nothing of minifcn can catch it.
+"""
+
+
+class MinifcnError(Exception):
+    """Base of every error raised on purpose. `exit_code` is what a command ends with."""
+
+    exit_code = 1
+
+
+class UsageError(MinifcnError, ValueError):
+    """A command was called with arguments that cannot work: exit code 2."""
+
+    exit_code = 2
+
+
+class DeviceError(UsageError):
+    """The device that was asked for is not there, or arrays of two devices meet."""
+
+
+class ShapeError(MinifcnError, ValueError):
+    """Sizes or geometry arguments that do not fit together."""
+
+
+class DtypeError(MinifcnError, TypeError):
+    """An element type that the operation does not take, or a mix that would be promoted silently."""
+
+
+class GraphError(MinifcnError, RuntimeError):
+    """backward() was asked of something that cannot be differentiated (again)."""
+
+
+class GradientError(MinifcnError, AssertionError):
+    """gradcheck found a gradient that disagrees with finite differences."""
+
+
+class DataError(MinifcnError, ValueError):
+    """An image, mask, split or class list that is missing, unreadable or inconsistent. Names the file."""
+
+
+class WeightsError(MinifcnError, ValueError):
+    """A weight file or checkpoint that does not fit. Lists every tensor that disagrees."""
+
+
+class TrainingError(MinifcnError, RuntimeError):
+    """Training cannot go on, for example because the loss is not a number."""

@@ -1,0 +1,149 @@
+"""Max pooling."""
+
+from typing import Any
+
+from minifcn.autograd.function import Context, Function
+from minifcn.autograd.tensor import Tensor
+from minifcn.backend import Array, Backend
+from minifcn.errors import ShapeError
+from minifcn.ops.geometry import ConvGeometry, Size, pair
+from minifcn.ops.patches import check_images
+
+
+class MaxPool2d(Function):
+    """y = the largest element of each window.   dL/dx routes each g to the element that won its window.
+
+    Shapes: x (N, C, H, W) -> y (N, C, Ho, Wo) and the winners (N, C, Ho, Wo), their places in the window.
+    For a small change of x, y changes by the change of the winner and by nothing else, so the slope is 1 there and 0
+    elsewhere; an element that wins several overlapping windows receives the sum. Among ties the first in reading
+    order wins, as in Caffe and PyTorch.
+    """
+
+    @staticmethod
+    def forward(ctx: Context, x: Array, *, geometry: ConvGeometry, want_winners: bool) -> Any:
+        ctx.geometry, ctx.shape = geometry, x.shape
+        if not (want_winners or ctx.needs_input_grad[0]):
+            return _largest(ctx.backend, x, geometry, None)
+        winners = _first_inside(ctx.backend, geometry, x.shape[:2])
+        largest = _largest(ctx.backend, x, geometry, winners)
+        ctx.save(winners)
+        return (largest, winners) if want_winners else largest
+
+    @staticmethod
+    def backward(ctx: Context, grad: Array) -> Array:
+        (winners,), geometry, xp = ctx.saved, ctx.geometry, ctx.backend.xp
+        padded = xp.zeros((*ctx.shape[:2], *_padded_size(geometry)), grad.dtype)
+        for place, window in enumerate(_windows(geometry)):
+            padded[window] += grad * (winners == place)
+        (top, left), (height, width) = geometry.padding, geometry.input_size
+        return padded[:, :, top : top + height, left : left + width]
+
+
+def _largest(backend: Backend, x: Array, geometry: ConvGeometry, winners: Array | None) -> Array:
+    """The maximum over each window, place by place; `winners`, if given, is set to the place where it was found."""
+    xp, (height, width) = backend.xp, geometry.input_size
+    padded, size = x, _padded_size(geometry)
+    if size != (height, width):  # −inf, and not 0, so that padding never wins over a negative number
+        top, left = geometry.padding
+        padded = xp.full((*x.shape[:2], *size), -xp.inf, x.dtype)
+        padded[:, :, top : top + height, left : left + width] = x
+    largest = xp.full((*x.shape[:2], *geometry.output_size), -xp.inf, x.dtype)
+    for place, window in enumerate(_windows(geometry)):
+        candidate = padded[window]
+        if winners is not None:
+            xp.copyto(winners, place, where=candidate > largest)
+        xp.maximum(largest, candidate, out=largest)  # a NaN stays
+    return largest
+
+
+def _padded_size(geometry: ConvGeometry) -> tuple[int, int]:
+    """The image with its padding, and on the right and below whatever ceil mode's last windows reach beyond it."""
+    height, width = (
+        max(n + 2 * p, (out - 1) * s + k)
+        for n, p, out, s, k in zip(
+            geometry.input_size,
+            geometry.padding,
+            geometry.output_size,
+            geometry.stride,
+            geometry.kernel_size,
+            strict=True,
+        )
+    )
+    return height, width
+
+
+def _windows(geometry: ConvGeometry) -> list[tuple[Any, ...]]:
+    """For each place (i, j) of the window, in reading order, the slice of the padded image that it runs over."""
+    (kernel_h, kernel_w), (stride_h, stride_w) = geometry.kernel_size, geometry.stride
+    last_h, last_w = (geometry.output_size[0] - 1) * stride_h, (geometry.output_size[1] - 1) * stride_w
+    return [
+        (..., slice(i, i + last_h + 1, stride_h), slice(j, j + last_w + 1, stride_w))
+        for i in range(kernel_h)
+        for j in range(kernel_w)
+    ]
+
+
+def _first_inside(backend: Backend, geometry: ConvGeometry, leading: tuple[int, int]) -> Array:
+    """The first place of each window that lies inside the image: the winner if nothing exceeds −inf."""
+    xp = backend.xp
+    first = [
+        xp.maximum(geometry.padding[axis] - xp.arange(geometry.output_size[axis]) * geometry.stride[axis], 0)
+        for axis in (0, 1)
+    ]
+    places = first[0][:, None] * geometry.kernel_size[1] + first[1]  # (Ho, Wo)
+    dtype = xp.uint8 if geometry.taps <= 256 else xp.int64
+    return xp.broadcast_to(places.astype(dtype), (*leading, *geometry.output_size)).copy()
+
+
+def _pooling_geometry(size: Size, kernel_size: Size, stride: Size, padding: Size, ceil_mode: bool) -> ConvGeometry:
+    """Windows as PyTorch lays them: in ceil mode a last window may hang over the right or lower edge, but one that
+    would start in the padding there is dropped, since it sees nothing of the image.
+    """
+    kernel, padding = pair("max_pool2d: kernel_size", kernel_size, minimum=1), pair("max_pool2d: padding", padding, minimum=0)
+    if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
+        raise ShapeError(
+            f"max_pool2d: padding {padding} is more than half of the kernel {kernel}; windows would see only padding."
+        )
+    inputs, stride = pair("max_pool2d: the input's size", size, minimum=1), pair("max_pool2d: stride", stride, minimum=1)
+    output = []
+    for n, k, s, p in zip(inputs, kernel, stride, padding, strict=True):
+        room = n + 2 * p - k
+        count = -(-room // s) + 1 if ceil_mode else room // s + 1
+        if ceil_mode and (count - 1) * s >= n + p:
+            count -= 1
+        if count < 1:
+            raise ShapeError(
+                f"max_pool2d: the kernel {kernel} is larger than the input {inputs} with padding {padding}; "
+                "use ceil_mode=True or a larger input."
+            )
+        output.append(count)
+    return ConvGeometry(inputs, kernel, stride, padding, (1, 1), (output[0], output[1]))
+
+
+def max_pool2d(
+    x: Tensor,
+    kernel_size: Size,
+    *,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """The maximum over windows: (N, C, H, W) -> (N, C, Ho, Wo).
+
+    stride: kernel_size if not given; padding: −inf on each side, at most half the kernel.
+    ceil_mode: Ho = ⌈(H + 2·padding − kernel) / stride⌉ + 1 instead of ⌊…⌋ + 1, without windows that start in the
+    padding at the bottom or right. FCN needs it: with it every size of image works.
+    return_indices: return (y, indices), an integer Tensor (N, C, Ho, Wo) with each winner's place in its H·W image.
+    """
+    check_images("max_pool2d", x)
+    stride = kernel_size if stride is None else stride
+    geometry = _pooling_geometry(x.shape[2:], kernel_size, stride, padding, ceil_mode)
+    if not return_indices:
+        return MaxPool2d.apply(x, geometry=geometry, want_winners=False)
+    y, winners = MaxPool2d.apply(x, geometry=geometry, want_winners=True)
+    xp, (out_h, out_w) = y.backend.xp, geometry.output_size
+    places = winners.astype(xp.int64)
+    rows = places // geometry.kernel_size[1] + xp.arange(out_h)[:, None] * geometry.stride[0] - geometry.padding[0]
+    columns = places % geometry.kernel_size[1] + xp.arange(out_w) * geometry.stride[1] - geometry.padding[1]
+    return y, Tensor(rows * geometry.input_size[1] + columns, device=y.device)
