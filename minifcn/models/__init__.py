@@ -1,0 +1,55 @@
+"""Networks: VGG classifiers, FCN-32s/16s/8s, and the surgery that leads from one to the next."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from minifcn import weights
+from minifcn.errors import WeightsError
+from minifcn.models import surgery
+from minifcn.models.fcn import FCN, FCN8s, FCN8sAtOnce, FCN16s, FCN32s
+from minifcn.models.vgg import VGG, VGG11, VGG13, VGG16, VGG19
+
+MODELS: dict[str, type[FCN] | type[VGG]] = {
+    model.name: model for model in (VGG11, VGG13, VGG16, VGG19, FCN32s, FCN16s, FCN8s, FCN8sAtOnce)
+}
+
+
+def build(architecture: Mapping[str, Any], *, seed: int = 0) -> Any:
+    """The network that an `architecture` (model.architecture, stored in every weight file) describes, untrained."""
+    arguments = dict(architecture)
+    name = arguments.pop("name", None)
+    if name not in MODELS:
+        raise WeightsError(f"the architecture {name!r} is not one of {', '.join(MODELS)}.")
+    return MODELS[name](**arguments, seed=seed)
+
+
+def from_weights(path: str | os.PathLike[str]) -> Any:
+    """Whatever network a weight file of this project holds, in evaluation mode."""
+    file = weights.load(path)
+    if file.architecture.get("name") not in MODELS:
+        raise WeightsError(
+            f"{os.fspath(path)}: does not say which network it holds; a file written by minifcn is expected "
+            "(model.safetensors of a run folder)."
+        )
+    model = build(file.architecture)
+    model.load_state_dict(file.tensors)
+    return model.eval()
+
+
+__all__ = [
+    "FCN",
+    "MODELS",
+    "VGG",
+    "VGG11",
+    "VGG13",
+    "VGG16",
+    "VGG19",
+    "FCN8s",
+    "FCN8sAtOnce",
+    "FCN16s",
+    "FCN32s",
+    "build",
+    "from_weights",
+    "surgery",
+]

@@ -1,0 +1,227 @@
+"""FCN-32s, FCN-16s and FCN-8s: VGG16 made fully convolutional, with a decoder that adds finer skips.
+
+The trunk halves the image five times, fc6, fc7 and the score layer give class scores for each 32-pixel cell, and
+transposed convolutions enlarge them. Deep scores know what, shallow ones know where: FCN-16s adds scores of pool4
+half-way up, FCN-8s those of pool3 too. One decoder makes all three (Long et al. 2015, section 4; Shelhamer et al. 2017).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from minifcn import nn, ops, weights
+from minifcn.autograd.tensor import Tensor
+from minifcn.errors import UsageError, WeightsError
+from minifcn.models.vgg import DEPTHS, FC_KERNEL, Trunk
+from minifcn.ops import CoordinateMap
+
+
+@dataclass(frozen=True)
+class Upsampling:
+    """A transposed convolution of kernel 2·stride, by name, and the skip whose scores are added after it."""
+
+    name: str
+    stride: int
+    skip: str | None = None  # the pooling it comes from; None for the last one, which gives the image's size
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Paddings. "paper" pads the image by 100 pixels and crops the rest off again, as the released networks do;
+    "same" pads each layer so that maps lie on each other, which on small images costs a fraction of that.
+    """
+
+    conv1_padding: int
+    fc6_padding: int
+    centred_upsampling: bool  # transposed convolutions with padding stride/2, which cancels their kernels' overhang
+
+    def upsampling_padding(self, stride: int) -> int:
+        return stride // 2 if self.centred_upsampling else 0
+
+
+GEOMETRIES = {"paper": Geometry(100, 0, False), "same": Geometry(1, FC_KERNEL // 2, True)}
+LEARNED_UPSAMPLING = ("intermediate", "none", "all")
+
+
+class FCN(Trunk):
+    """The decoder, and the fully convolutional layers below it: (N, in_channels, H, W) -> (N, num_classes, H, W).
+
+    num_classes: background included. width, fc_width: as for VGG. in_channels: of the image.
+    geometry: "paper" or "same", see Geometry. Both take every size of image from 1×1 up.
+    learned_upsampling: "intermediate" learns all transposed convolutions but the last (the paper's choice), "none"
+      keeps all of them bilinear (the released solvers'), "all" learns the last one too.
+    dropout: probability after fc6 and fc7. seed: of the initial values and of dropout's generator.
+
+    Score layers start at zero, so the first loss is ln(num_classes); upsampling starts bilinear.
+    """
+
+    name: ClassVar[str]
+    upsamplings: ClassVar[tuple[Upsampling, ...]]
+    skip_scales: ClassVar[dict[str, float]] = {}  # what each skip's features are multiplied by before its score layer
+
+    def __init__(
+        self,
+        num_classes: int = 21,
+        width: int = 64,
+        fc_width: int | None = None,
+        in_channels: int = 3,
+        *,
+        geometry: str = "paper",
+        learned_upsampling: str = "intermediate",
+        dropout: float = 0.5,
+        seed: int = 0,
+    ) -> None:
+        if geometry not in GEOMETRIES:
+            raise UsageError(f"{type(self).__name__}: geometry {geometry!r} is not one of {', '.join(GEOMETRIES)}.")
+        if learned_upsampling not in LEARNED_UPSAMPLING:
+            known = ", ".join(LEARNED_UPSAMPLING)
+            raise UsageError(f"{type(self).__name__}: learned_upsampling {learned_upsampling!r} is not one of {known}.")
+        generator = np.random.default_rng(seed)
+        self.geometry = GEOMETRIES[geometry]
+        super().__init__(DEPTHS["vgg16"], width, in_channels, self.geometry.conv1_padding, generator)
+        fc_width = 64 * width if fc_width is None else fc_width
+        cells = self.trunk[-1].out_channels
+        self.fc6 = nn.Conv2d(cells, fc_width, FC_KERNEL, padding=self.geometry.fc6_padding, generator=generator)
+        self.fc7 = nn.Conv2d(fc_width, fc_width, 1, generator=generator)
+        self.dropout = nn.Dropout(dropout, generator=np.random.default_rng([seed, 1]))
+        self.score_fr = _zero_score(fc_width, num_classes)
+        pool_channels = {layer.name: layer.out_channels for layer in self.trunk if layer.pooling}
+        for step in self.upsamplings:
+            learned = learned_upsampling == "all" or (learned_upsampling == "intermediate" and step.skip is not None)
+            setattr(self, step.name, _bilinear(num_classes, step.stride, self.geometry, learned))
+            if step.skip:
+                setattr(self, f"score_{step.skip}", _zero_score(pool_channels[step.skip], num_classes))
+        self.crops = self._derive_crops()
+        self.architecture: dict[str, Any] = {
+            "name": self.name,
+            "num_classes": num_classes,
+            "width": width,
+            "fc_width": fc_width,
+            "in_channels": in_channels,
+            "geometry": geometry,
+            "learned_upsampling": learned_upsampling,
+            "dropout": dropout,
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        image_size = x.shape[2:]
+        pools = self.features(x)
+        h = self.dropout(ops.relu(self.fc6(pools["pool5"])))
+        h = self.dropout(ops.relu(self.fc7(h)))
+        scores = self.score_fr(h)
+        for step in self.upsamplings:
+            scores = getattr(self, step.name)(scores)
+            if step.skip:
+                scores = self._add_skip(scores, pools[step.skip], step)
+        return ops.crop(scores, self.crops[self.upsamplings[-1].name], image_size)
+
+    def _add_skip(self, scores: Tensor, features: Tensor, step: Upsampling) -> Tensor:
+        """scores + score layer of the skip's features, on the part of the image that both maps cover."""
+        if step.skip in self.skip_scales:
+            features = features * self.skip_scales[step.skip]
+        skip = getattr(self, f"score_{step.skip}")(features)
+        start = self.crops[step.name]
+        # "paper": the skip is larger (pad 100) and is cropped; "same": it may be a pixel smaller (ceil pooling).
+        shared = [min(s - start, u) for s, u in zip(skip.shape[2:], scores.shape[2:], strict=True)]
+        return ops.crop(scores, 0, shared) + ops.crop(skip, start, shared)
+
+    def _derive_crops(self) -> dict[str, int]:
+        """Where each upsampled map begins in the map it meets: the skip's, or, for the last, the image's.
+
+        Both are described by where their pixels lie in the image: for each layer of the way, compose its coordinate
+        map. In "paper" geometry that gives 5 and 9 for the skips, and 19, 27 and 31 for the ends of 32s, 16s and 8s;
+        in "same" geometry always 0.
+        """
+        place, pools = CoordinateMap(), {}
+        for layer in self.trunk:
+            if layer.pooling:
+                place = pools[layer.name] = place.then(CoordinateMap.of_window(2, stride=2))
+            else:
+                place = place.then(CoordinateMap.of_window(3, padding=getattr(self, layer.name).padding))
+        place = place.then(CoordinateMap.of_window(FC_KERNEL, padding=self.geometry.fc6_padding))
+        crops = {}
+        for step in self.upsamplings:
+            padding = self.geometry.upsampling_padding(step.stride)
+            place = place.then(CoordinateMap.of_transposed(2 * step.stride, step.stride, padding))
+            # The skip is cropped onto the scores; the last scores are cropped onto the image.
+            crops[step.name] = (
+                pools[step.skip].crop_onto(place) if step.skip else place.crop_onto(CoordinateMap())
+            )
+        return crops
+
+    @classmethod
+    def from_weights(cls, path: str | os.PathLike[str], num_classes: int | None = None) -> Self:
+        """A network with the architecture and the weights of a file that this project wrote, in evaluation mode.
+
+        num_classes: if given, the number that the file must have. Raises WeightsError if the file holds another
+        network (which, and which class to use instead) or tensors that do not fit (each listed).
+        """
+        file = weights.load(path)
+        found = dict(file.architecture)
+        if found.pop("name", None) != cls.name:
+            raise WeightsError(
+                f"{os.fspath(path)}: holds {file.architecture.get('name', 'an unnamed network')}, but {cls.__name__} "
+                f"is a {cls.name}; load it with the class of that name, or with models.from_weights."
+            )
+        if num_classes is not None and num_classes != found["num_classes"]:
+            raise WeightsError(
+                f"{os.fspath(path)}: has {found['num_classes']} classes, but {num_classes} were asked for; leave "
+                "num_classes out to take the file's."
+            )
+        model = cls(**found)
+        model.load_state_dict(file.tensors)
+        return model.eval()
+
+
+def _zero_score(in_channels: int, num_classes: int) -> nn.Conv2d:
+    """A 1×1 convolution to class scores, all zero: nothing is preferred, and a new skip changes nothing at first."""
+    layer = nn.Conv2d(in_channels, num_classes, 1)
+    layer.weight.data[...] = 0
+    return layer
+
+
+def _bilinear(num_classes: int, stride: int, geometry: Geometry, learned: bool) -> nn.ConvTranspose2d:
+    """A transposed convolution that starts as bilinear interpolation."""
+    kernel_size = 2 * stride
+    padding = geometry.upsampling_padding(stride)
+    layer = nn.ConvTranspose2d(num_classes, num_classes, kernel_size, stride=stride, padding=padding)
+    layer.weight = nn.Parameter(nn.bilinear_weight(num_classes, kernel_size), requires_grad=learned)
+    return layer
+
+
+class FCN32s(FCN):
+    """One upsampling by 32. 134,346,581 parameters without the upsampling filter, 136,152,917 with it."""
+
+    name = "fcn32s"
+    upsamplings = (Upsampling("upscore", 32),)
+
+
+class FCN16s(FCN):
+    """Upsampling by 2, scores of pool4 added, upsampling by 16."""
+
+    name = "fcn16s"
+    upsamplings = (Upsampling("upscore2", 2, skip="pool4"), Upsampling("upscore16", 16))
+
+
+class FCN8s(FCN):
+    """Upsampling by 2, scores of pool4, upsampling by 2, scores of pool3, upsampling by 8."""
+
+    name = "fcn8s"
+    upsamplings = (
+        Upsampling("upscore2", 2, skip="pool4"),
+        Upsampling("upscore_pool4", 2, skip="pool3"),
+        Upsampling("upscore8", 8),
+    )
+
+
+class FCN8sAtOnce(FCN8s):
+    """FCN-8s trained in one go, without the stages 32s and 16s: the skips' features are scaled down, since gradients
+    to them would otherwise drown the deep path's (Shelhamer et al. 2017, section 4.2).
+    """
+
+    name = "fcn8s-at-once"
+    skip_scales: ClassVar[dict[str, float]] = {"pool4": 0.01, "pool3": 0.0001}

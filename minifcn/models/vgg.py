@@ -1,0 +1,170 @@
+"""VGG: the classifier that an FCN is made from (Simonyan and Zisserman 2015, table 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from minifcn import nn, ops
+from minifcn.autograd.tensor import Tensor
+from minifcn.errors import ShapeError
+
+# How many 3×3 convolutions stand before each of the five poolings; the one table of the family.
+DEPTHS = {
+    "vgg11": (1, 1, 2, 2, 2),
+    "vgg13": (2, 2, 2, 2, 2),
+    "vgg16": (2, 2, 3, 3, 3),
+    "vgg19": (2, 2, 4, 4, 4),
+}
+WIDENING = (1, 2, 4, 8, 8)  # channels of each block, in multiples of `width` (64 in the published networks)
+FC_KERNEL = 7  # fc6 sees 7×7 cells: 224 pixels halved five times
+
+
+@dataclass(frozen=True)
+class TrunkLayer:
+    """One layer of the trunk: a convolution by name, or a pooling."""
+
+    name: str
+    in_channels: int
+    out_channels: int
+    pooling: bool = False
+
+
+def trunk_layers(depths: Sequence[int], width: int, in_channels: int) -> Iterator[TrunkLayer]:
+    """conv1_1, …, pool1, …, pool5, with their channels."""
+    channels = in_channels
+    for block, (depth, widening) in enumerate(zip(depths, WIDENING, strict=True), start=1):
+        for position in range(1, depth + 1):
+            yield TrunkLayer(f"conv{block}_{position}", channels, widening * width)
+            channels = widening * width
+        yield TrunkLayer(f"pool{block}", channels, channels, pooling=True)
+
+
+class Trunk(nn.Module):
+    """The convolutions and poolings of VGG, and nothing above them: a base of VGG and FCN, which share its names.
+
+    Ceil pooling instead of the classifier's floor: on 224 pixels the same, and no size of image is ever too small.
+    """
+
+    def __init__(
+        self, depths: Sequence[int], width: int, in_channels: int, first_padding: int, generator: np.random.Generator
+    ) -> None:
+        if width < 1 or in_channels < 1:
+            raise ShapeError(f"{type(self).__name__}: width={width} and in_channels={in_channels} must be at least 1.")
+        self.trunk = tuple(trunk_layers(depths, width, in_channels))
+        for layer in self.trunk:
+            if not layer.pooling:
+                padding = first_padding if layer.name == "conv1_1" else 1
+                conv = nn.Conv2d(layer.in_channels, layer.out_channels, 3, padding=padding, generator=generator)
+                setattr(self, layer.name, conv)
+
+    def features(self, x: Tensor) -> dict[str, Tensor]:
+        """The output of each pooling by name, pool1 … pool5; x (N, C, H, W), any H and W from 1 up."""
+        if x.ndim != 4 or x.shape[1] != self.trunk[0].in_channels:
+            raise ShapeError(
+                f"{type(self).__name__}: the input has shape {tuple(x.shape)}; (N, {self.trunk[0].in_channels}, H, W) "
+                "is expected (in_channels sets the second)."
+            )
+        pooled = {}
+        for layer in self.trunk:
+            if layer.pooling:
+                x = pooled[layer.name] = ops.max_pool2d(x, 2, ceil_mode=True)
+            else:
+                x = ops.relu(getattr(self, layer.name)(x))
+        return pooled
+
+
+class VGG(Trunk):
+    """A VGG classifier: (N, in_channels, H, W) -> (N, num_classes).
+
+    The dense layers take the 7×7 cells of a 224-pixel image. A smaller image gives fewer cells; they are put in the
+    middle of zeros, exactly what a convolution of kernel 7 and padding 3 sees at the centre. A larger image has
+    several windows: make the network fully convolutional (`surgery.fully_convolutional`), and it classifies each.
+
+    width: channels of the first block (64 as published); fc_width: of fc6 and fc7 (64·width, that is 4096, if None).
+    fully_convolutional: fc6, fc7 and fc8 as convolutions over the cells: (N, num_classes, h, w) for larger images.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        width: int = 64,
+        fc_width: int | None = None,
+        in_channels: int = 3,
+        *,
+        dropout: float = 0.5,
+        fully_convolutional: bool = False,
+        seed: int = 0,
+    ) -> None:
+        generator = np.random.default_rng(seed)
+        super().__init__(DEPTHS[self.name], width, in_channels, first_padding=1, generator=generator)
+        fc_width = 64 * width if fc_width is None else fc_width
+        cells = self.trunk[-1].out_channels
+        self.fully_convolutional = fully_convolutional
+        if fully_convolutional:
+            self.fc6: Any = nn.Conv2d(cells, fc_width, FC_KERNEL, generator=generator)
+            self.fc7: Any = nn.Conv2d(fc_width, fc_width, 1, generator=generator)
+            self.fc8: Any = nn.Conv2d(fc_width, num_classes, 1, generator=generator)
+        else:
+            self.fc6 = nn.Linear(cells * FC_KERNEL**2, fc_width, generator=generator)
+            self.fc7 = nn.Linear(fc_width, fc_width, generator=generator)
+            self.fc8 = nn.Linear(fc_width, num_classes, generator=generator)
+        self.dropout = nn.Dropout(dropout, generator=np.random.default_rng([seed, 1]))
+        self.architecture: dict[str, Any] = {
+            "name": self.name,
+            "num_classes": num_classes,
+            "width": width,
+            "fc_width": fc_width,
+            "in_channels": in_channels,
+            "dropout": dropout,
+            "fully_convolutional": fully_convolutional,
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.features(x)["pool5"]
+        if not self.fully_convolutional:
+            x = self._as_one_window(x)
+        x = self.dropout(ops.relu(self.fc6(x)))
+        x = self.dropout(ops.relu(self.fc7(x)))
+        return self.fc8(x)
+
+    def _as_one_window(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) with h, w ≤ 7 -> (N, C·7·7), the cells in the middle."""
+        spare = [FC_KERNEL - size for size in x.shape[2:]]
+        if min(spare) < 0:
+            raise ShapeError(
+                f"{type(self).__name__}: the image gives {tuple(x.shape[2:])} cells, but the dense layers take "
+                f"{FC_KERNEL}×{FC_KERNEL} (224 pixels). Crop it, or use surgery.fully_convolutional."
+            )
+        if max(spare) > 0:
+            x = ops.pad(x, [(room // 2, room - room // 2) for room in spare])
+        return ops.reshape(x, (x.shape[0], -1))
+
+
+class VGG11(VGG):
+    """VGG with 8 convolutions and 3 dense layers (configuration A)."""
+
+    name = "vgg11"
+
+
+class VGG13(VGG):
+    """VGG with 10 convolutions and 3 dense layers (configuration B)."""
+
+    name = "vgg13"
+
+
+class VGG16(VGG):
+    """VGG with 13 convolutions and 3 dense layers (configuration D); 138,357,544 parameters as published."""
+
+    name = "vgg16"
+
+
+class VGG19(VGG):
+    """VGG with 16 convolutions and 3 dense layers (configuration E)."""
+
+    name = "vgg19"

@@ -1,0 +1,48 @@
+"""How a picture becomes numbers. It belongs to the weights: other numbers, other network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from minifcn.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """(value · scale − mean) / std for each channel, in the given channel order.
+
+    scale is 1/255 or 1; mean and std are in the units after scaling, in `channel_order`. The defaults are torchvision's
+    (ImageNet's mean and standard deviation), which suit any photographs.
+    """
+
+    channel_order: str = "RGB"
+    scale: float = 1 / 255
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if self.channel_order not in ("RGB", "BGR"):
+            raise WeightsError(f"preprocessing: channel_order is RGB or BGR, not {self.channel_order!r}.")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise WeightsError("preprocessing: mean and std have three numbers each, and those of std are above 0.")
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """uint8 RGB (H, W, 3) -> float32 (3, H, W), ready for the network."""
+        channels = image if self.channel_order == "RGB" else image[:, :, ::-1]
+        factor = np.float32(self.scale) / np.asarray(self.std, np.float32)
+        shift = np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
+        return np.ascontiguousarray(channels.transpose(2, 0, 1)) * factor[:, None, None] - shift[:, None, None]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        try:
+            return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        except TypeError as error:
+            raise WeightsError(f"preprocessing: {error}.") from None
