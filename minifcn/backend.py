@@ -101,16 +101,20 @@ class _GpuBackend(Backend):
         return [function(item) for item in items]
 
 
-@functools.cache
 def get_backend(device: str = "cpu") -> Backend:
     """The backend of "cpu", "gpu" (the first CUDA device) or "gpu:N".
 
     Raises DeviceError if the device does not answer, saying what was probed and how to mend it. There is no silent
     fall-back from a GPU to the CPU.
     """
+    return _find_backend("gpu" if device == "gpu:0" else device)  # one device, one object
+
+
+@functools.cache
+def _find_backend(device: str) -> Backend:
     if device == "cpu":
         return Backend("cpu", np, scipy.sparse)
-    if re.fullmatch(r"gpu(:\d+)?", device):
+    if re.fullmatch(r"gpu(:\d+)?", str(device)):
         return _open_gpu(device)
     raise DeviceError(f'device {device!r} is not known; use "cpu", "gpu" or "gpu:N" (N counts CUDA devices from 0).')
 
@@ -137,7 +141,9 @@ def _open_gpu(device: str) -> Backend:
             "Install an NVIDIA driver that fits this CuPy, or leave out --device to use the CPU."
         ) from error
     if number >= count:
-        raise DeviceError(f"--device {device}: CuPy sees {count} CUDA device(s), numbered from 0; use a smaller number.")
+        raise DeviceError(
+            f"--device {device}: CuPy sees {count} CUDA device(s), numbered from 0; use a smaller number."
+        )
     return _GpuBackend(device, cupy, cupyx.scipy.sparse)
 
 

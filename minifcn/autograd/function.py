@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,11 @@ class Context:
         self.output_backend = backend
         self.needs_input_grad = needs_input_grad
         self.saved: tuple[Array, ...] = ()
+
+    if TYPE_CHECKING:  # a Function may set what it likes
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def save(self, *arrays: Array) -> None:
         """Keep arrays for backward, where they are `ctx.saved`."""
@@ -86,12 +91,18 @@ def _as_tensors(name: str, inputs: tuple[Any, ...]) -> list[Tensor | None]:
         else:
             tensors.append(Tensor(value, device=device))
     present = [tensor for tensor in tensors if tensor is not None]
+    if not present:
+        raise DtypeError(f"{name}: needs a Tensor, not None (does a forward lack its return?).")
     for tensor in present:
         if tensor.dtype not in FLOAT_DTYPES:
-            raise DtypeError(f"{name}: needs float32 or float64, not {tensor.dtype}; convert with .astype(numpy.float32).")
+            raise DtypeError(
+                f"{name}: needs float32 or float64, not {tensor.dtype}; convert with .astype(numpy.float32)."
+            )
     if len({tensor.backend for tensor in present}) > 1:
         places = ", ".join(tensor.device for tensor in present)
-        raise DeviceError(f"{name}: the inputs live on different devices ({places}); move them together with .to(device).")
+        raise DeviceError(
+            f"{name}: the inputs live on different devices ({places}); move them together with .to(device)."
+        )
     if len({tensor.dtype for tensor in present}) > 1:
         dtypes = ", ".join(str(tensor.dtype) for tensor in present)
         raise DtypeError(

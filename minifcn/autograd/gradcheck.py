@@ -78,17 +78,19 @@ def _backward(
     before = [tensor.grad for tensor in inputs]
     for tensor in inputs:
         tensor.grad = None
-    output = function(*inputs)
-    cotangent = generator.standard_normal(output.shape)
-    output.backward(output.backend.asarray(cotangent))
+    try:
+        output = function(*inputs)
+        cotangent = generator.standard_normal(output.shape)
+        output.backward(output.backend.asarray(cotangent))
+        grads = [tensor.grad for tensor in inputs]
+    finally:
+        for tensor, grad in zip(inputs, before, strict=True):
+            tensor.grad = grad
     gradients: dict[int, np.ndarray] = {}
     for position in checked:
-        tensor = inputs[position]
-        if tensor.grad is None:
-            raise GradientError(f"gradcheck: the output does not depend on input {position}; backward left no gradient.")
-        gradients[position] = tensor.backend.to_numpy(tensor.grad)
-    for tensor, grad in zip(inputs, before, strict=True):
-        tensor.grad = grad
+        if grads[position] is None:
+            raise GradientError(f"gradcheck: backward left no gradient for input {position}; does the output use it?")
+        gradients[position] = inputs[position].backend.to_numpy(grads[position])
     return cotangent, gradients
 
 
@@ -143,7 +145,7 @@ def _worst_elements(
     slope: Callable[[np.ndarray], float], gradient: np.ndarray, generator: np.random.Generator, tried: int = 200
 ) -> str:
     """The elements (of at most `tried`) where the two gradients differ most, side by side."""
-    indices = np.arange(gradient.size)
+    indices: Any = np.arange(gradient.size)
     if gradient.size > tried:
         indices = np.sort(generator.choice(gradient.size, tried, replace=False))
     pairs: list[Any] = [(slope(_element(gradient.shape, i)), float(gradient.flat[i]), i) for i in indices]

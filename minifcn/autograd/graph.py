@@ -21,7 +21,9 @@ def draw_graph(tensor: Tensor, names: Mapping[str, Tensor] | None = None) -> Any
     from matplotlib.figure import Figure
 
     if tensor.node is None:
-        raise GraphError("draw_graph: no recorded operation made this tensor; compute it from one with requires_grad=True.")
+        raise GraphError(
+            "draw_graph: no recorded operation made this tensor; compute it from one with requires_grad=True."
+        )
     labels = {id(leaf): name for name, leaf in (names or {}).items()}
     columns = _columns(tensor.node)
     places = _places(columns)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minifcn.backend import Array, Backend, get_backend
-from minifcn.errors import DtypeError, GraphError, ShapeError
+from minifcn.errors import DeviceError, DtypeError, GraphError, ShapeError
 
 FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -54,7 +54,9 @@ class Tensor:
 
     def __init__(self, data: Any, *, requires_grad: bool = False, device: str = "cpu") -> None:
         self.backend: Backend = get_backend(device)
-        self.data: Array = self.backend.asarray(data.data if isinstance(data, Tensor) else data)
+        if isinstance(data, Tensor):
+            data = data.data if data.backend is self.backend else data.numpy()
+        self.data: Array = self.backend.asarray(data)
         if requires_grad and self.data.dtype not in FLOAT_DTYPES:
             raise DtypeError(
                 f"Tensor: only float32 and float64 can have a gradient, not {self.data.dtype}; "
@@ -153,6 +155,10 @@ class Tensor:
                     "it, for example with .sum(), or pass the weights of its elements as grad."
                 )
             return self.backend.xp.ones_like(self.data)
+        if isinstance(grad, Tensor) and grad.backend is not self.backend:
+            raise DeviceError(
+                f"backward: grad is on {grad.device}, the tensor on {self.device}; move it with .to(device)."
+            )
         seed = grad.data if isinstance(grad, Tensor) else self.backend.asarray(grad)
         if seed.shape != self.shape:
             raise ShapeError(f"backward: grad has shape {seed.shape}, the tensor {self.shape}; they must be equal.")
@@ -207,6 +213,11 @@ class Tensor:
 
         return matmul(self, other)
 
+    def __rmatmul__(self, other: Any) -> Tensor:
+        from minifcn.ops import matmul
+
+        return matmul(other, self)
+
     __radd__ = __add__
     __rmul__ = __mul__
     __array_ufunc__ = None  # `array + tensor` then asks the tensor, instead of making an array of tensors
@@ -221,7 +232,7 @@ class Tensor:
 
         return mean(self, dim, keepdim)
 
-    def reshape(self, *shape: int | Sequence[int]) -> Tensor:
+    def reshape(self, *shape: Any) -> Tensor:
         from minifcn.ops import reshape
 
         return reshape(self, shape[0] if len(shape) == 1 else shape)
@@ -230,9 +241,10 @@ class Tensor:
 def _add_to_leaf(leaf: Tensor, grad: Array, owned: bool) -> None:
     """Accumulate without ever changing or sharing memory that somebody else holds."""
     if leaf.grad is not None:
-        leaf.grad = leaf.backend.asarray(leaf.grad + grad)
-    else:
-        leaf.grad = leaf.backend.asarray(grad) if owned else grad.copy()
+        grad = leaf.grad + grad
+    elif not owned:
+        grad = grad.copy()
+    leaf.grad = leaf.backend.asarray(grad)  # sums of single numbers are NumPy scalars, not arrays
 
 
 class Node:
@@ -251,7 +263,7 @@ class Node:
             (tensor.node or tensor) if tensor is not None and needed else None
             for tensor, needed in zip(inputs, context.needs_input_grad, strict=True)
         )
-        self.input_shapes = tuple(None if tensor is None else tensor.shape for tensor in inputs)
+        self.input_shapes: tuple[Any, ...] = tuple(None if tensor is None else tensor.shape for tensor in inputs)
         self.dtype = next(tensor.dtype for tensor in inputs if tensor is not None)
 
     @property
@@ -268,7 +280,9 @@ class Node:
         grads = grads if isinstance(grads, tuple) else (grads,)
         if len(grads) != len(self.parents):
             raise GraphError(f"{self.name}.backward gave {len(grads)} gradients for {len(self.parents)} inputs.")
-        for position, (parent, shape, input_grad) in enumerate(zip(self.parents, self.input_shapes, grads, strict=True)):
+        for position, (parent, shape, input_grad) in enumerate(
+            zip(self.parents, self.input_shapes, grads, strict=True)
+        ):
             if parent is None:
                 continue
             if input_grad is None:

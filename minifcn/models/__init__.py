@@ -7,7 +7,7 @@ from typing import Any
 from minifcn import weights
 from minifcn.errors import WeightsError
 from minifcn.models import surgery
-from minifcn.models.fcn import FCN, FCN8s, FCN8sAtOnce, FCN16s, FCN32s
+from minifcn.models.fcn import FCN, FCN8s, FCN8sAtOnce, FCN16s, FCN32s, restore
 from minifcn.models.vgg import VGG, VGG11, VGG13, VGG16, VGG19
 
 MODELS: dict[str, type[FCN] | type[VGG]] = {
@@ -27,14 +27,13 @@ def build(architecture: Mapping[str, Any], *, seed: int = 0) -> Any:
 def from_weights(path: str | os.PathLike[str]) -> Any:
     """Whatever network a weight file of this project holds, in evaluation mode."""
     file = weights.load(path)
-    if file.architecture.get("name") not in MODELS:
+    name = str(file.architecture.get("name"))
+    if name not in MODELS:
         raise WeightsError(
             f"{os.fspath(path)}: does not say which network it holds; a file written by minifcn is expected "
             "(model.safetensors of a run folder)."
         )
-    model = build(file.architecture)
-    model.load_state_dict(file.tensors)
-    return model.eval()
+    return restore(MODELS[name], file, path)
 
 
 __all__ = [

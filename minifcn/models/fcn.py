@@ -2,7 +2,9 @@
 
 The trunk halves the image five times, fc6, fc7 and the score layer give class scores for each 32-pixel cell, and
 transposed convolutions enlarge them. Deep scores know what, shallow ones know where: FCN-16s adds scores of pool4
-half-way up, FCN-8s those of pool3 too. One decoder makes all three (Long et al. 2015, section 4; Shelhamer et al. 2017).
+half-way up, FCN-8s those of pool3 too. One decoder makes all three.
+
+Sources: Long et al. 2015, section 4; Shelhamer et al. 2017.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import numpy as np
 from minifcn import nn, ops, weights
 from minifcn.autograd.tensor import Tensor
 from minifcn.errors import UsageError, WeightsError
-from minifcn.models.vgg import DEPTHS, FC_KERNEL, Trunk
+from minifcn.models.vgg import DEPTHS, FC_KERNEL, Trunk, check_sizes
 from minifcn.ops import CoordinateMap
 
 
@@ -84,6 +86,7 @@ class FCN(Trunk):
         self.geometry = GEOMETRIES[geometry]
         super().__init__(DEPTHS["vgg16"], width, in_channels, self.geometry.conv1_padding, generator)
         fc_width = 64 * width if fc_width is None else fc_width
+        check_sizes(type(self).__name__, num_classes=num_classes, fc_width=fc_width)
         cells = self.trunk[-1].out_channels
         self.fc6 = nn.Conv2d(cells, fc_width, FC_KERNEL, padding=self.geometry.fc6_padding, generator=generator)
         self.fc7 = nn.Conv2d(fc_width, fc_width, 1, generator=generator)
@@ -148,9 +151,7 @@ class FCN(Trunk):
             padding = self.geometry.upsampling_padding(step.stride)
             place = place.then(CoordinateMap.of_transposed(2 * step.stride, step.stride, padding))
             # The skip is cropped onto the scores; the last scores are cropped onto the image.
-            crops[step.name] = (
-                pools[step.skip].crop_onto(place) if step.skip else place.crop_onto(CoordinateMap())
-            )
+            crops[step.name] = pools[step.skip].crop_onto(place) if step.skip else place.crop_onto(CoordinateMap())
         return crops
 
     @classmethod
@@ -161,20 +162,29 @@ class FCN(Trunk):
         network (which, and which class to use instead) or tensors that do not fit (each listed).
         """
         file = weights.load(path)
-        found = dict(file.architecture)
-        if found.pop("name", None) != cls.name:
+        if file.architecture.get("name") != cls.name:
             raise WeightsError(
                 f"{os.fspath(path)}: holds {file.architecture.get('name', 'an unnamed network')}, but {cls.__name__} "
                 f"is a {cls.name}; load it with the class of that name, or with models.from_weights."
             )
-        if num_classes is not None and num_classes != found["num_classes"]:
+        classes = file.architecture.get("num_classes")
+        if num_classes is not None and num_classes != classes:
             raise WeightsError(
-                f"{os.fspath(path)}: has {found['num_classes']} classes, but {num_classes} were asked for; leave "
+                f"{os.fspath(path)}: has {classes} classes, but {num_classes} were asked for; leave "
                 "num_classes out to take the file's."
             )
-        model = cls(**found)
+        return restore(cls, file, path)
+
+
+def restore(network: type[Any], file: weights.WeightFile, path: str | os.PathLike[str]) -> Any:
+    """The network of a weight file, in evaluation mode; WeightsError with `path` if the file contradicts itself."""
+    arguments = {key: value for key, value in file.architecture.items() if key != "name"}
+    try:
+        model = network(**arguments)
         model.load_state_dict(file.tensors)
-        return model.eval()
+    except (TypeError, ValueError) as error:  # ours are ValueErrors too: sizes below 1, tensors that do not fit
+        raise WeightsError(f"{os.fspath(path)}: does not hold the network that its record describes. {error}") from None
+    return model.eval()
 
 
 def _zero_score(in_channels: int, num_classes: int) -> nn.Conv2d:

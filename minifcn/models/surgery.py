@@ -1,6 +1,6 @@
 """Surgery: weights of one network put into another — classifier to fully convolutional, stage to stage.
 
-A dense layer on a 7×7 map is a convolution whose kernel covers the map: both compute Σ_{c,i,j} w[o, c, i, j] x[c, i, j].
+A dense layer on a 7×7 map is a convolution whose kernel covers the map: both give Σ_{c,i,j} w[o, c, i, j] x[c, i, j].
 Its weight only has to be seen as (out, C, 7, 7) instead of (out, C·7·7); then it can slide (Long et al. 2015, 3.1).
 """
 
@@ -20,8 +20,10 @@ def fc_to_conv(weight: np.ndarray, kernel_size: tuple[int, int]) -> np.ndarray:
     """The weight (out, in·kh·kw) of a dense layer as that of a convolution, (out, in, kh, kw).
 
     The dense layer saw its map flattened in the order (channel, row, column), so this is a plain reshape: no number
-    moves. Raises ShapeError if the weight does not divide into kernels of this size.
+    moves. Raises ShapeError if the weight is not a dense one, or does not divide into kernels of this size.
     """
+    if weight.ndim != 2:
+        raise ShapeError(f"fc_to_conv: the weight has shape {weight.shape}; that of a dense layer is (out, in).")
     out_features, in_features = weight.shape
     taps = kernel_size[0] * kernel_size[1]
     if in_features % taps:
@@ -90,6 +92,7 @@ def fully_convolutional(classifier: VGG) -> VGG:
     """
     architecture = {**classifier.architecture, "fully_convolutional": True}
     del architecture["name"]
-    target = type(classifier)(**architecture)
+    like = classifier.fc8.weight
+    target = type(classifier)(**architecture).astype(like.dtype).to(like.device)
     transplant(classifier.state_dict(), target)
     return target.train(classifier.training)

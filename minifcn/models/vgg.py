@@ -43,6 +43,13 @@ def trunk_layers(depths: Sequence[int], width: int, in_channels: int) -> Iterato
         yield TrunkLayer(f"pool{block}", channels, channels, pooling=True)
 
 
+def check_sizes(network: str, **sizes: int) -> None:
+    """ShapeError that names every number of channels or classes below 1."""
+    wrong = [f"{name}={size}" for name, size in sizes.items() if size < 1]
+    if wrong:
+        raise ShapeError(f"{network}: {', '.join(wrong)} must be at least 1.")
+
+
 class Trunk(nn.Module):
     """The convolutions and poolings of VGG, and nothing above them: a base of VGG and FCN, which share its names.
 
@@ -52,8 +59,7 @@ class Trunk(nn.Module):
     def __init__(
         self, depths: Sequence[int], width: int, in_channels: int, first_padding: int, generator: np.random.Generator
     ) -> None:
-        if width < 1 or in_channels < 1:
-            raise ShapeError(f"{type(self).__name__}: width={width} and in_channels={in_channels} must be at least 1.")
+        check_sizes(type(self).__name__, width=width, in_channels=in_channels)
         self.trunk = tuple(trunk_layers(depths, width, in_channels))
         for layer in self.trunk:
             if not layer.pooling:
@@ -104,6 +110,7 @@ class VGG(Trunk):
         generator = np.random.default_rng(seed)
         super().__init__(DEPTHS[self.name], width, in_channels, first_padding=1, generator=generator)
         fc_width = 64 * width if fc_width is None else fc_width
+        check_sizes(type(self).__name__, num_classes=num_classes, fc_width=fc_width)
         cells = self.trunk[-1].out_channels
         self.fully_convolutional = fully_convolutional
         if fully_convolutional:

@@ -34,7 +34,9 @@ class Conv2d(Module):
         generator: np.random.Generator | None = None,
     ) -> None:
         if groups < 1 or in_channels % groups or out_channels % groups:
-            raise ShapeError(f"Conv2d: groups={groups} must divide {in_channels} input and {out_channels} output channels.")
+            raise ShapeError(
+                f"Conv2d: groups={groups} must divide {in_channels} input and {out_channels} output channels."
+            )
         kernel = pair("Conv2d: kernel_size", kernel_size, minimum=1)
         shape = (out_channels, in_channels // groups, *kernel)
         self.weight = Parameter(he_normal(shape, shape[1] * kernel[0] * kernel[1], _generator(generator)))

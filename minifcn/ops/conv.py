@@ -28,23 +28,27 @@ from minifcn.ops.patches import (
 )
 
 
-def convolve(backend: Backend, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, groups: int) -> Array:
+def convolve(
+    backend: Backend, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, groups: int
+) -> Array:
     """y_o = Σ_c w_oc ⋆ x_c + b_o:  x (N, C, H, W), weight (O, C/groups, kh, kw), bias (O,) -> y (N, O, Ho, Wo)."""
     xp, out_channels = backend.xp, weight.shape[0]
     y = xp.empty((x.shape[0], out_channels, *geometry.output_size), x.dtype)
     matrix = _weight_matrix(weight, groups)
 
-    def compute(block: Block) -> None:
-        columns = gather_columns(backend, x, geometry, block)  # (C·kh·kw, P), P positions in this block
-        product = _grouped(xp, matrix, columns.reshape(groups, -1, columns.shape[1]))  # (groups, O/groups, P)
-        target = y[block.images, :, block.rows]  # (n, O, rows, Wo)
-        result = product.reshape(out_channels, len(target), *target.shape[2:]).swapaxes(0, 1)  # (O, n, …) -> (n, O, …)
-        if bias is None:
-            target[...] = result
-        else:
-            xp.add(result, bias[:, None, None], out=target)
+    def compute(blocks: list[Block]) -> None:
+        for block in blocks:
+            columns = gather_columns(backend, x, geometry, block)  # (C·kh·kw, P), P positions in this block
+            product = _grouped(xp, matrix, columns.reshape(groups, -1, columns.shape[1]))  # (groups, O/groups, P)
+            target = y[block.images, :, block.rows]  # (n, O, rows, Wo)
+            result = product.reshape(out_channels, len(target), *target.shape[2:]).swapaxes(0, 1)  # -> (n, O, rows, Wo)
+            if bias is None:
+                target[...] = result
+            else:
+                xp.add(result, bias[:, None, None], out=target)
 
-    backend.map(compute, split_into_blocks(backend, x.shape[0], x.shape[1], geometry, x.itemsize, weight.nbytes))
+    blocks = split_into_blocks(backend, x.shape[0], x.shape[1], geometry, x.itemsize, weight.nbytes)
+    backend.map(compute, share_out(backend, blocks))
     return y
 
 
@@ -74,24 +78,25 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
     y_op = Σ_k W_ok c_kp, so dL/dW_ok = Σ_p g_op c_kp over all images and positions: the product g · columnsᵀ.
     """
     xp, out_channels, in_group = backend.xp, grad.shape[1], x.shape[1] // groups
-    shape = (out_channels, in_group, *geometry.kernel_size)
-    matrix_shape = (groups, out_channels // groups, in_group * geometry.taps)
+    shape = (groups, in_group * geometry.taps, out_channels // groups)
     weight_bytes = math.prod(shape) * x.itemsize
 
     def compute(blocks: list[Block]) -> Array:
+        # Summed as (dL/dw)ᵀ = columns · gᵀ: BLAS is up to twice as fast with the long side first.
         total = xp.zeros(shape, x.dtype)
-        matrix = total.reshape(matrix_shape)
         for block in blocks:
             columns = gather_columns(backend, x, geometry, block)
-            columns = columns.reshape(groups, -1, columns.shape[1]).swapaxes(1, 2)  # (groups, P, C/groups·kh·kw)
-            matrix += _grouped(xp, _join_positions(grad, block, groups), columns)
+            columns = columns.reshape(groups, -1, columns.shape[1])  # (groups, C/groups·kh·kw, P)
+            total += _grouped(xp, columns, _join_positions(grad, block, groups).swapaxes(1, 2))
         return total
 
     blocks = split_into_blocks(backend, x.shape[0], x.shape[1], geometry, x.itemsize, weight_bytes)
-    first, *others = backend.map(compute, share_out(backend, blocks)) or [xp.zeros(shape, x.dtype)]
+    total, *others = backend.map(compute, share_out(backend, blocks)) or [xp.zeros(shape, x.dtype)]
     for partial in others:
-        first += partial
-    return first
+        total += partial
+    grad_w = xp.empty((out_channels, in_group, *geometry.kernel_size), x.dtype)
+    _weight_matrix(grad_w, groups)[...] = total.swapaxes(1, 2)
+    return grad_w
 
 
 def _weight_matrix(weight: Array, groups: int) -> Array:
@@ -173,8 +178,8 @@ def conv2d(
 
 
 def check_weight(name: str, weight: Any, expected: str) -> None:
-    """Raise ShapeError unless the weight has four dimensions."""
-    if len(weight.shape) != 4:
+    """Raise ShapeError unless the weight has four dimensions, none of them empty."""
+    if len(weight.shape) != 4 or min(weight.shape) < 1:
         raise ShapeError(f"{name}: the weight has shape {tuple(weight.shape)}; {expected} is expected.")
 
 

@@ -42,7 +42,7 @@ def transposed_convolve(backend: Backend, y: Array, weight: Array, geometry: Con
         compute,
         [(n, group, first) for n in range(batch) for group in range(groups) for first in range(0, out_group, step)],
     )
-    return x.reshape(batch, -1, *geometry.input_size)
+    return x.reshape(*x.shape[:2], *geometry.input_size)
 
 
 class ConvTranspose2d(Function):

@@ -5,7 +5,7 @@ import numpy as np
 from minifcn.autograd.function import Context, Function
 from minifcn.autograd.tensor import Tensor
 from minifcn.backend import Array
-from minifcn.errors import ShapeError
+from minifcn.errors import ShapeError, UsageError
 
 
 class Dropout(Function):
@@ -49,8 +49,9 @@ def dropout2d(x: Tensor, p: float = 0.5, *, generator: np.random.Generator, trai
 def _drop(
     name: str, x: Tensor, p: float, mask_shape: tuple[int, ...], generator: np.random.Generator, training: bool
 ) -> Tensor:
+    p = float(p)  # a NumPy number here would promote float32
     if not 0 <= p <= 1:
-        raise ShapeError(f"{name}: p is a probability between 0 and 1, not {p}.")
+        raise UsageError(f"{name}: p is a probability between 0 and 1, not {p}.")
     if not training or p == 0:
         return x
     kept = x.backend.asarray(generator.random(mask_shape, dtype=np.float32) >= p)

@@ -6,9 +6,12 @@ gradient in the broadcast shape, and the engine sums it down to the input's.
 
 from typing import Any
 
+import numpy as np
+
 from minifcn.autograd.function import Context, Function
 from minifcn.autograd.tensor import Tensor
 from minifcn.backend import Array
+from minifcn.errors import ShapeError
 
 
 class Add(Function):
@@ -175,23 +178,36 @@ class ReLU(Function):
         return grad * (y > 0)
 
 
+def check_broadcast(name: str, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> None:
+    """Raise ShapeError unless the two shapes, aligned from the right, are equal or one where they differ."""
+    if any(m != n and 1 not in (m, n) for m, n in zip(x_shape[::-1], y_shape[::-1], strict=False)):
+        raise ShapeError(
+            f"{name}: shapes {tuple(x_shape)} and {tuple(y_shape)} do not fit; aligned from the right, their lengths "
+            "must be equal or one of them 1 (see reshape)."
+        )
+
+
 def add(x: Any, y: Any) -> Tensor:
     """x + y, broadcast; one of the two may be a number or an array."""
+    check_broadcast("add", np.shape(x), np.shape(y))
     return Add.apply(x, y)
 
 
 def subtract(x: Any, y: Any) -> Tensor:
     """x − y, broadcast; one of the two may be a number or an array."""
+    check_broadcast("subtract", np.shape(x), np.shape(y))
     return Subtract.apply(x, y)
 
 
 def multiply(x: Any, y: Any) -> Tensor:
     """x · y element by element, broadcast; one of the two may be a number or an array."""
+    check_broadcast("multiply", np.shape(x), np.shape(y))
     return Multiply.apply(x, y)
 
 
 def divide(x: Any, y: Any) -> Tensor:
     """x / y element by element, broadcast; one of the two may be a number or an array."""
+    check_broadcast("divide", np.shape(x), np.shape(y))
     return Divide.apply(x, y)
 
 

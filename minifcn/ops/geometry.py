@@ -62,17 +62,17 @@ class ConvGeometry:
         cls, name: str, input_size: Size, kernel_size: Size, stride: Size, padding: Size, dilation: Size
     ) -> ConvGeometry:
         """output = ⌊(input + 2·padding − dilation·(kernel − 1) − 1) / stride⌋ + 1 (Dumoulin and Visin 2016, 5.1)."""
-        inputs, kernel, stride, padding, dilation = _pairs(name, input_size, kernel_size, stride, padding, dilation)
+        inputs, kernel, step, frame, spread = _pairs(name, input_size, kernel_size, stride, padding, dilation)
         output = tuple(
             (n + 2 * p - d * (k - 1) - 1) // s + 1
-            for n, k, s, p, d in zip(inputs, kernel, stride, padding, dilation, strict=True)
+            for n, k, s, p, d in zip(inputs, kernel, step, frame, spread, strict=True)
         )
         if min(output) < 1:
             raise ShapeError(
                 f"{name}: a kernel of {kernel} with dilation {dilation} is larger than the input of {inputs} with "
                 f"padding {padding}; use a larger input or more padding."
             )
-        return cls(inputs, kernel, stride, padding, dilation, output)  # type: ignore[arg-type]
+        return cls(inputs, kernel, step, frame, spread, (output[0], output[1]))
 
     @classmethod
     def of_transposed(
@@ -90,27 +90,28 @@ class ConvGeometry:
 
         output_padding must be smaller than the stride or the dilation, as in PyTorch.
         """
-        inputs, kernel, stride, padding, dilation = _pairs(name, input_size, kernel_size, stride, padding, dilation)
+        inputs, kernel, step, frame, spread = _pairs(name, input_size, kernel_size, stride, padding, dilation)
         extra = pair(f"{name}: output_padding", output_padding, minimum=0)
-        if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):
+        if any(e >= max(s, d) for e, s, d in zip(extra, step, spread, strict=True)):
             raise ShapeError(
                 f"{name}: output_padding {extra} must be smaller than the stride {stride} or the dilation {dilation}."
             )
         output = tuple(
             (n - 1) * s - 2 * p + d * (k - 1) + e + 1
-            for n, k, s, p, d, e in zip(inputs, kernel, stride, padding, dilation, extra, strict=True)
+            for n, k, s, p, d, e in zip(inputs, kernel, step, frame, spread, extra, strict=True)
         )
         if min(output) < 1:
             raise ShapeError(
                 f"{name}: an input of {inputs} with kernel {kernel}, stride {stride} and padding {padding} would give "
                 f"an output of {output}; use less padding."
             )
-        return cls(output, kernel, stride, padding, dilation, inputs)  # type: ignore[arg-type]
+        return cls((output[0], output[1]), kernel, step, frame, spread, inputs)
 
     @property
     def window_size(self) -> tuple[int, int]:
         """The pixels that a dilated kernel spans."""
-        return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True))  # type: ignore[return-value]
+        height, width = (d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True))
+        return height, width
 
     @property
     def positions(self) -> int:

@@ -4,6 +4,7 @@ from minifcn.autograd.function import Context, Function
 from minifcn.autograd.tensor import Tensor
 from minifcn.backend import Array
 from minifcn.errors import ShapeError
+from minifcn.ops.elementwise import check_broadcast
 from minifcn.ops.shape import transpose
 
 
@@ -38,6 +39,7 @@ def matmul(x: Tensor, w: Tensor) -> Tensor:
             f"matmul: shapes {x_shape} and {w_shape}; the last of the first ({x_shape[-1]}) must equal "
             f"the last but one of the second ({w_shape[-2]})."
         )
+    check_broadcast("matmul (leading dimensions)", x_shape[:-2], w_shape[:-2])
     return MatMul.apply(x, w)
 
 
@@ -48,5 +50,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             f"linear: the input has shape {tuple(x.shape)}, but the weight {tuple(weight.shape)} expects rows of "
             f"{weight.shape[-1]} numbers."
         )
+    if bias is not None and tuple(bias.shape) != tuple(weight.shape[:1]):
+        raise ShapeError(f"linear: the bias has shape {tuple(bias.shape)}; {tuple(weight.shape[:1])} is expected.")
     y = matmul(x, transpose(weight, 0, 1))
     return y if bias is None else y + bias

@@ -57,7 +57,7 @@ def softmax_cross_entropy(
 
     labels: an array or Tensor of class numbers 0 … C − 1; pixels labelled ignore_index (255, the field's "void") count
       for nothing. (PyTorch's default is −100; here it is what segmentation data sets use.)
-    weight: (C,) class weights w. mask: (N, …), bool or numbers ≥ 0, multiplies each pixel's weight (patchwise sampling).
+    weight: (C,) class weights w. mask: (N, …), bool or numbers ≥ 0, multiplies each pixel's weight.
     reduction: "sum" gives Σ w_y l; "mean" divides it by Σ w_y over the pixels that count, as PyTorch does, and is 0
       (not NaN) where none counts; "none" gives each pixel's w_y l. A learning rate goes with a reduction: a sum over a
       500-pixel image is 250,000 times the mean.
@@ -67,10 +67,12 @@ def softmax_cross_entropy(
     """
     if reduction not in _REDUCTIONS:
         raise UsageError(f"softmax_cross_entropy: reduction {reduction!r} is not one of {', '.join(_REDUCTIONS)}.")
+    if logits.ndim < 2:
+        raise ShapeError(f"softmax_cross_entropy: logits of {tuple(logits.shape)}; (N, C, …) is expected.")
     backend = logits.backend
     expected = (logits.shape[0], *logits.shape[2:])
     labels = _raw(backend, "labels", labels)
-    if logits.ndim < 2 or labels.shape != expected:
+    if labels.shape != expected:
         raise ShapeError(
             f"softmax_cross_entropy: logits of {tuple(logits.shape)} need labels of {expected}, not {labels.shape}."
         )
@@ -91,9 +93,11 @@ def _weigh(
     if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
         found, counts = np.unique(backend.to_numpy(labels), return_counts=True)
         wrong = [f"{f} in {c} pixels" for f, c in zip(found, counts, strict=True) if not 0 <= f < num_classes]
+        void = "no label" if ignore_index is None else ignore_index
+        remedy = "set ignore_index" if ignore_index is None else f"map the label to {ignore_index}"
         raise UsageError(
             f"softmax_cross_entropy: label {'; '.join(wrong[:5])}, but the logits have {num_classes} classes "
-            f"(0–{num_classes - 1}) and {ignore_index} is ignored. Use more classes or map the label to {ignore_index}."
+            f"(0–{num_classes - 1}) and {void} is ignored. Use more classes or {remedy}."
         )
     pixel_weight = counted.astype(logits.dtype)
     if weight is not None:
@@ -104,13 +108,15 @@ def _weigh(
     if mask is not None:
         mask = _raw(backend, "mask", mask)
         if mask.shape != labels.shape:
-            raise ShapeError(f"softmax_cross_entropy: mask has shape {mask.shape}; that of the labels is {labels.shape}.")
+            raise ShapeError(
+                f"softmax_cross_entropy: mask has shape {mask.shape}; that of the labels is {labels.shape}."
+            )
         pixel_weight *= mask.astype(logits.dtype)
     return labels, pixel_weight
 
 
 def _raw(backend: Backend, name: str, value: Any) -> Array:
-    """A constant argument as a raw array of the logits' device. Host arrays are brought there; labels come from there."""
+    """A constant argument as a raw array on the logits' device; host arrays are copied there."""
     if isinstance(value, Tensor):
         if value.backend is not backend:
             raise DeviceError(

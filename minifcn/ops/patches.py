@@ -7,7 +7,7 @@ et al. 2006). All columns of a layer would take kh·kw times its input's memory 
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from minifcn.ops.geometry import ConvGeometry, Size
 
 # Bytes of columns in one block. Small enough to stay in a core's cache while the product reads them; but at least as
 # many as the weights have, which each block reads once, and at most the budget.
-CACHE_BLOCK_BYTES = 2**20
+CACHE_BLOCK_BYTES = 2 * 2**20
 BUDGET_BYTES = 64 * 2**20
 # Below this, one block: handing work to a thread costs more than it saves.
 SMALLEST_SPLIT_BYTES = 2**18
@@ -98,11 +98,23 @@ def gather_columns(backend: Backend, x: Array, geometry: ConvGeometry, block: Bl
         padded = backend.xp.zeros((*part.shape[:2], *slab.size), x.dtype)
         padded[:, :, slab.inside[0], slab.inside[1]] = part
         part = padded
-    (stride_h, stride_w), (dilation_h, dilation_w) = geometry.stride, geometry.dilation
-    windows = backend.xp.lib.stride_tricks.sliding_window_view(part, geometry.window_size, axis=(2, 3))
-    windows = windows[:, :, ::stride_h, ::stride_w, ::dilation_h, ::dilation_w]  # (n, C, rows, Wo, kh, kw)
-    columns = windows.transpose(1, 4, 5, 0, 2, 3)  # (C, kh, kw, n, rows, Wo)
-    return columns.reshape(x.shape[1] * geometry.taps, -1)  # copies, unless the kernel is 1×1 and it can be avoided
+    if geometry.taps == 1 and geometry.stride == (1, 1):
+        return part.swapaxes(0, 1).reshape(x.shape[1], -1)  # (C, n, rows, Wo): a view, if it is one image
+    rows, out_w = block.rows.stop - block.rows.start, geometry.output_size[1]
+    columns = backend.xp.empty((x.shape[1], *geometry.kernel_size, len(part), rows, out_w), x.dtype)
+    for i, j, window in _taps(geometry, rows):
+        columns[:, i, j] = part[window].swapaxes(0, 1)  # (n, C, rows, Wo) -> (C, n, rows, Wo)
+    return columns.reshape(x.shape[1] * geometry.taps, -1)
+
+
+def _taps(geometry: ConvGeometry, rows: int) -> Iterator[tuple[int, int, tuple[Any, ...]]]:
+    """Each place (i, j) of the kernel, and the pixels of a slab that it meets at the positions of the block."""
+    (kernel_h, kernel_w), (stride_h, stride_w) = geometry.kernel_size, geometry.stride
+    last_h, last_w = (rows - 1) * stride_h, (geometry.output_size[1] - 1) * stride_w
+    for i in range(kernel_h):
+        for j in range(kernel_w):
+            top, left = i * geometry.dilation[0], j * geometry.dilation[1]
+            yield i, j, (..., slice(top, top + last_h + 1, stride_h), slice(left, left + last_w + 1, stride_w))
 
 
 def scatter_columns(backend: Backend, columns: Array, grad_x: Array, geometry: ConvGeometry, block: Block) -> None:
@@ -111,19 +123,11 @@ def scatter_columns(backend: Backend, columns: Array, grad_x: Array, geometry: C
     Patches overlap, so a pixel receives a sum; where the padding was, it is dropped.
     """
     slab = _slab(geometry, block.rows.start, block.rows.stop)
-    (kernel_h, kernel_w), out_w = geometry.kernel_size, geometry.output_size[1]
     rows, channels = block.rows.stop - block.rows.start, grad_x.shape[1]
-    columns = columns.reshape(channels, kernel_h, kernel_w, -1, rows, out_w)
+    columns = columns.reshape(channels, *geometry.kernel_size, -1, rows, geometry.output_size[1])
     padded = backend.xp.zeros((channels, columns.shape[3], *slab.size), columns.dtype)  # (C, n, h, w)
-    for i in range(kernel_h):
-        for j in range(kernel_w):
-            top, left = i * geometry.dilation[0], j * geometry.dilation[1]
-            padded[
-                :,
-                :,
-                top : top + (rows - 1) * geometry.stride[0] + 1 : geometry.stride[0],
-                left : left + (out_w - 1) * geometry.stride[1] + 1 : geometry.stride[1],
-            ] += columns[:, i, j]
+    for i, j, window in _taps(geometry, rows):
+        padded[window] += columns[:, i, j]
     inside = padded[:, :, slab.inside[0], slab.inside[1]].swapaxes(0, 1)  # (C, n, h, w) -> (n, C, h, w)
     grad_x[block.images, :, slab.source[0], slab.source[1]] += inside
 
@@ -177,9 +181,7 @@ def _col2im(backend: Backend, columns: Array, geometry: ConvGeometry) -> Array:
     return x
 
 
-def im2col(
-    x: Tensor, kernel_size: Size, *, stride: Size = 1, padding: Size = 0, dilation: Size = 1
-) -> Tensor:
+def im2col(x: Tensor, kernel_size: Size, *, stride: Size = 1, padding: Size = 0, dilation: Size = 1) -> Tensor:
     """All patches of x as columns: (N, C, H, W) -> (N, C·kh·kw, L), L = Ho·Wo output positions.
 
     Rows are ordered (C, kh, kw), columns (Ho, Wo); padding shows as zeros. PyTorch calls this unfold.

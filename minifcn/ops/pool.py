@@ -51,7 +51,8 @@ def _largest(backend: Backend, x: Array, geometry: ConvGeometry, winners: Array 
     for place, window in enumerate(_windows(geometry)):
         candidate = padded[window]
         if winners is not None:
-            xp.copyto(winners, place, where=candidate > largest)
+            # The second condition is true for NaN only: it wins, as the maximum below says too.
+            xp.copyto(winners, place, where=(candidate > largest) | (candidate != candidate))
         xp.maximum(largest, candidate, out=largest)  # a NaN stays
     return largest
 
@@ -99,12 +100,18 @@ def _pooling_geometry(size: Size, kernel_size: Size, stride: Size, padding: Size
     """Windows as PyTorch lays them: in ceil mode a last window may hang over the right or lower edge, but one that
     would start in the padding there is dropped, since it sees nothing of the image.
     """
-    kernel, padding = pair("max_pool2d: kernel_size", kernel_size, minimum=1), pair("max_pool2d: padding", padding, minimum=0)
+    kernel, padding = (
+        pair("max_pool2d: kernel_size", kernel_size, minimum=1),
+        pair("max_pool2d: padding", padding, minimum=0),
+    )
     if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
         raise ShapeError(
             f"max_pool2d: padding {padding} is more than half of the kernel {kernel}; windows would see only padding."
         )
-    inputs, stride = pair("max_pool2d: the input's size", size, minimum=1), pair("max_pool2d: stride", stride, minimum=1)
+    inputs, stride = (
+        pair("max_pool2d: the input's size", size, minimum=1),
+        pair("max_pool2d: stride", stride, minimum=1),
+    )
     output = []
     for n, k, s, p in zip(inputs, kernel, stride, padding, strict=True):
         room = n + 2 * p - k

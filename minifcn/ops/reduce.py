@@ -1,6 +1,7 @@
 """Reductions: sum, mean and maximum over some or all dimensions."""
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,24 +58,30 @@ def sum(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 def mean(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The mean over `dim` (one dimension, several, or all of them); keepdim keeps them with length 1."""
     dims = _normalise_dims("mean", x, dim)
-    count = math.prod(x.shape[axis] for axis in dims)
-    if count == 0:
-        raise ShapeError(f"mean: shape {x.shape} has no elements along dim {dim}; their mean is not defined.")
-    return _keep(Sum.apply(x, dims=dims), x, dims, keepdim) / count
+    return _keep(Sum.apply(x, dims=dims), x, dims, keepdim) / _count("mean", x, dims)
 
 
 def amax(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The maximum over `dim` (one dimension, several, or all of them); equal maxima share the gradient."""
     dims = _normalise_dims("amax", x, dim)
+    _count("amax", x, dims)
     return _keep(Max.apply(x, dims=dims), x, dims, keepdim)
 
 
 def _normalise_dims(name: str, x: Tensor, dim: Dims) -> tuple[int, ...]:
     """`dim` as distinct axes counted from 0."""
-    dims = range(x.ndim) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
+    dims = range(x.ndim) if dim is None else tuple(dim) if isinstance(dim, Sequence) else (operator.index(dim),)
     if any(not -x.ndim <= axis < x.ndim for axis in dims) or len({axis % x.ndim for axis in dims}) < len(dims):
         raise ShapeError(f"{name}: dim {dim} does not name distinct dimensions of shape {x.shape}.")
     return tuple(axis % x.ndim for axis in dims)
+
+
+def _count(name: str, x: Tensor, dims: tuple[int, ...]) -> int:
+    """How many elements are reduced to one; ShapeError if that is none."""
+    count = math.prod(x.shape[axis] for axis in dims)
+    if count == 0:
+        raise ShapeError(f"{name}: shape {x.shape} has no elements along dim {dims}; their {name} is not defined.")
+    return count
 
 
 def _with_ones(array: Array, shape: tuple[int, ...], dims: tuple[int, ...]) -> Array:

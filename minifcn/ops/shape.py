@@ -1,11 +1,12 @@
 """Operations that move elements without changing them: reshape, transpose, crop, pad, concatenate, change of device."""
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
 
 from minifcn.autograd.function import Context, Function
-from minifcn.autograd.tensor import Tensor
+from minifcn.autograd.tensor import FLOAT_DTYPES, Tensor
 from minifcn.backend import Array, get_backend
 from minifcn.errors import ShapeError
 from minifcn.ops.geometry import Size, pair
@@ -111,12 +112,10 @@ class ToDevice(Function):
 
 def reshape(x: Tensor, shape: int | Sequence[int]) -> Tensor:
     """The same elements in the same (row-major) order under another shape; one length may be −1, to be worked out."""
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    known = 1
-    for length in shape:
-        known *= length if length != -1 else 1
+    shape = tuple(shape) if isinstance(shape, Sequence) else (operator.index(shape),)
+    known = math.prod(length for length in shape if length != -1)
     fits = known == x.size if -1 not in shape else shape.count(-1) == 1 and known > 0 and x.size % known == 0
-    if not fits:
+    if not fits or min(shape, default=0) < -1:
         raise ShapeError(f"reshape: {x.size} elements of shape {tuple(x.shape)} do not fit shape {shape}.")
     return Reshape.apply(x, shape=shape)
 
@@ -143,6 +142,7 @@ def crop(x: Tensor, offset: Size, size: Size) -> Tensor:
 
     offset: (top, left); size: (height, width); one number means both. Raises ShapeError if the window leaves x.
     """
+    _check_two_dimensions("crop", x)
     offset, size = pair("crop: offset", offset, minimum=0), pair("crop: size", size, minimum=1)
     if any(start + length > whole for start, length, whole in zip(offset, size, x.shape[-2:], strict=True)):
         raise ShapeError(f"crop: a window of {size} at {offset} does not fit into {tuple(x.shape[-2:])}.")
@@ -156,11 +156,17 @@ def pad(x: Tensor, padding: Any, *, value: float = 0.0) -> Tensor:
 
     padding: one number for all sides, a pair (height, width), or a pair of pairs ((top, bottom), (left, right)).
     """
+    _check_two_dimensions("pad", x)
     sides = (padding, padding) if isinstance(padding, int) else tuple(padding)
     if len(sides) != 2:
         raise ShapeError(f"pad: padding {padding!r} is neither a number, a pair, nor a pair of pairs.")
     vertical, horizontal = (pair("pad: padding", side, minimum=0) for side in sides)
     return Pad.apply(x, frame=(vertical, horizontal), value=value)
+
+
+def _check_two_dimensions(name: str, x: Tensor) -> None:
+    if x.ndim < 2:
+        raise ShapeError(f"{name}: the input has shape {tuple(x.shape)}; two dimensions or more are expected.")
 
 
 def concatenate(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
@@ -175,7 +181,9 @@ def concatenate(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 
 def to_device(x: Tensor, device: str) -> Tensor:
-    """A copy of x on another device ("cpu", "gpu", "gpu:N")."""
+    """A copy of x on another device ("cpu", "gpu", "gpu:N"). Labels and other whole numbers have no gradient."""
+    if x.dtype not in FLOAT_DTYPES:
+        return Tensor(x, device=device)
     return ToDevice.apply(x, device=device)
 
 

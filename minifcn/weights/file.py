@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from minifcn.errors import WeightsError
+from minifcn.files import write_atomically
 from minifcn.weights.preprocessing import Preprocessing
 
 _RECORD = "minifcn"  # the metadata key under which the record stands, as JSON
@@ -59,38 +60,44 @@ def load(path: str | os.PathLike[str]) -> WeightFile:
 
     Raises WeightsError, naming the file, if it is missing, not a safetensors file, damaged, or of a newer format.
     """
+    tensors, metadata = read_safetensors(path)
+    try:
+        about = json.loads(metadata.get(_RECORD, "{}"))
+    except (ValueError, RecursionError):
+        raise WeightsError(f"{path}: its record is damaged; it is not JSON.") from None
+    if not isinstance(about, dict):
+        raise WeightsError(f"{path}: its record is damaged; it is not a JSON object.")
+    if about.get("format", FORMAT) != FORMAT:
+        raise WeightsError(
+            f"{path}: has format {about.get('format')}, this version reads format {FORMAT}; update minifcn."
+        )
+    parts = [about.get(name, {}) for name in ("architecture", "preprocessing", "record")]
+    if not all(isinstance(part, dict) for part in parts):
+        raise WeightsError(f"{path}: its record is damaged; architecture, preprocessing and record are JSON objects.")
+    architecture, preprocessing, record = parts
+    try:
+        return WeightFile(tensors, architecture, Preprocessing.from_dict(preprocessing), record)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: its record is damaged; {error}") from None
+
+
+def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """All tensors and the metadata of a safetensors file; WeightsError, naming it, if that cannot be."""
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: there is no such weight file.")
+    tensors, name = {}, ""
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dictionary)
-        about = json.loads(metadata.get(_RECORD, "{}"))
+            for name in list(file.keys()):
+                tensors[name] = file.get_tensor(name)
+            return tensors, file.metadata() or {}
+    except (TypeError, AttributeError):  # what comes of asking NumPy for a bfloat16 or float8 array
+        raise WeightsError(
+            f"{path}: {name} has an element type that NumPy does not know, such as bfloat16; save it as float32."
+        ) from None
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(
             f"{path}: cannot be read as a safetensors file ({error}). It may be damaged or cut off; "
             "model.safetensors of a run folder is expected."
         ) from None
-    if about.get("format", FORMAT) != FORMAT:
-        raise WeightsError(f"{path}: has format {about['format']}, this version reads format {FORMAT}; update minifcn.")
-    return WeightFile(
-        tensors,
-        about.get("architecture", {}),
-        Preprocessing.from_dict(about.get("preprocessing", {})),
-        about.get("record", {}),
-    )
-
-
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write to a temporary name beside it, wait until the disk has it, then rename: the old file, or the new one."""
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

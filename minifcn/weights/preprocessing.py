@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -27,8 +29,13 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.channel_order not in ("RGB", "BGR"):
             raise WeightsError(f"preprocessing: channel_order is RGB or BGR, not {self.channel_order!r}.")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise WeightsError("preprocessing: mean and std have three numbers each, and those of std are above 0.")
+        if not all(isinstance(numbers, tuple) and len(numbers) == 3 for numbers in (self.mean, self.std)):
+            raise WeightsError("preprocessing: mean and std have three numbers each, one for each channel.")
+        numbers = (self.scale, *self.mean, *self.std)
+        if not all(isinstance(number, Real) and math.isfinite(number) for number in numbers):
+            raise WeightsError(f"preprocessing: scale, mean and std are finite numbers, not {numbers}.")
+        if self.scale <= 0 or min(self.std) <= 0:
+            raise WeightsError("preprocessing: scale and the numbers of std are above 0.")
 
     def apply(self, image: np.ndarray) -> np.ndarray:
         """uint8 RGB (H, W, 3) -> float32 (3, H, W), ready for the network."""
@@ -42,7 +49,11 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """The inverse of to_dict; what is missing takes the default. WeightsError if it makes no sense."""
+        if not isinstance(values, Mapping):
+            raise WeightsError(f"preprocessing: names and values are expected, not {values!r}.")
         try:
-            return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+            arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            return cls(**arguments)
         except TypeError as error:
             raise WeightsError(f"preprocessing: {error}.") from None

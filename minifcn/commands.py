@@ -1,0 +1,81 @@
+"""What the commands share: how they end, and how they read sizes. Nothing is computed here."""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from minifcn.backend import get_backend, set_threads
+from minifcn.errors import MinifcnError
+
+INTERRUPTED = 130  # what shells report for Ctrl-C
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with defaults shown in the help, one more option for developers, and mistakes that point to --help."""
+
+    def __init__(self, name: str, description: str, epilog: str) -> None:
+        super().__init__(
+            prog=f"python -m minifcn.{name}",
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def add_machine_options(self) -> None:
+        """The options that choose what computes; the same for every command."""
+        machine = self.add_argument_group("machine")
+        machine.add_argument(
+            "--device", default="cpu", help="cpu, gpu or gpu:N; an absent GPU is an error (default: cpu)"
+        )
+        machine.add_argument(
+            "--threads", type=int, help="threads to compute with (default: all cores, or OMP_NUM_THREADS)"
+        )
+        machine.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+
+
+def set_up_machine(arguments: argparse.Namespace) -> None:
+    """Make sure that the device answers, and set the number of threads, before anything else is done."""
+    get_backend(arguments.device)
+    if arguments.threads is not None:
+        set_threads(arguments.threads)
+
+
+def run_command(main: Callable[[argparse.Namespace], int], parser: Parser) -> NoReturn:
+    """Run a command and end the process: 0 done, 1 the run failed, 2 wrong usage, 130 interrupted.
+
+    A user's mistake is one message without a traceback; --debug shows where it was found.
+    """
+    arguments = parser.parse_args()
+    try:
+        set_up_machine(arguments)
+        code = main(arguments)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    except MinifcnError as error:
+        if arguments.debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except (OSError, MemoryError) as error:  # a full disk, a folder without permission, too large a picture
+        if arguments.debug:
+            traceback.print_exc()
+        reason = str(error) or "out of memory; use a smaller --size, --batch-size or --width"
+        print(f"error: {reason}", file=sys.stderr)
+        code = 1
+    sys.exit(code)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "180x240" -> (180, 240), height first; "96" -> (96, 96)."""
+    parts = text.lower().replace("×", "x").split("x")
+    try:
+        numbers = [int(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2) or min(numbers) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write HEIGHTxWIDTH (180x240) or one number (96)")
+    return numbers[0], numbers[-1]

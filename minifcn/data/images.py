@@ -1,0 +1,235 @@
+"""Picture files in, arrays out. Whatever is wrong with a file ends in a DataError that names it.
+
+`read_image` gives what a viewer would show, as 8-bit RGB. `read_mask` gives labels, so it never scales, mixes or
+interpolates values. Both turn the picture upright if its EXIF data say that the camera was held on its side.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from minifcn.errors import DataError
+
+Color = tuple[int, int, int]
+
+_EXIF_ORIENTATION = 0x0112
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations in which height and width change places
+_LOSSY_FORMATS = ("JPEG", "MPO")  # MPO: the JPEG of cameras that store several pictures in one file
+_PACKED_GREY = {"L;2": 85, "L;4": 17}  # Pillow spreads 2- and 4-bit grey over 0…255: by these factors
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """The picture as uint8 (H, W, 3), RGB, upright.
+
+    Any file that Pillow opens: grey, palette, CMYK and 1-bit pictures become RGB; transparent ones are laid on white;
+    16-bit grey is scaled to 8 bits (65535 -> 255), not clipped; of several frames the first is taken.
+
+    Raises DataError, with the file's name, if it is missing, not a picture, truncated, or has more pixels than
+    PIL.Image.MAX_IMAGE_PIXELS (a small file that would fill the memory, known as a decompression bomb).
+    """
+    with _opened(path) as image:
+        orientation = _orientation(image)
+        if image.mode.startswith(("I", "F")):  # one channel of more than 8 bits
+            pixels = np.stack([_to_eight_bits(path, np.array(image))] * 3, axis=-1)
+        else:
+            if image.has_transparency_data:
+                white = Image.new("RGBA", image.size, "white")
+                pixels = np.array(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"))
+            else:
+                pixels = np.array(image.convert("RGB"))
+        return _upright(pixels, orientation)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of the upright picture, from the file's header alone. Raises DataError as `read_image` does."""
+    with _opened(path) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
+
+
+def read_mask(path: str | Path, colors: Mapping[Color, int] | None = None) -> np.ndarray:
+    """The labels in a mask file as uint8 (H, W), untouched: no scaling, no interpolation.
+
+    - one channel ("index" or grey PNG, 1 to 16 bits) and palette files: the stored numbers are the labels;
+    - RGB files: `colors` says which colour is which label. Without `colors`, a file whose pixels all have
+      red = green = blue is read as one channel; any other is refused.
+    - alpha is accepted if it is opaque everywhere.
+
+    Raises DataError, with the file's name, for whatever `read_image` refuses, and for JPEG (it alters the values along
+    every edge), a colour that is not in `colors` (listed), transparency, and labels above 255.
+    """
+    with _opened(path) as image:
+        if image.format in _LOSSY_FORMATS:
+            raise DataError(
+                f"{path}: this mask is a JPEG, which alters the values along every edge, so that the labels in it "
+                f"cannot be trusted. Make the mask again from its source and save it as PNG."
+            )
+        orientation, unpack = _orientation(image), _packing(image)
+        values = np.array(image)
+        if image.mode in ("LA", "PA", "RGBA"):
+            values = _without_alpha(path, values)
+        if values.ndim == 2:
+            labels = _labels_of_one_channel(path, image.mode, values) // np.uint8(unpack)
+        elif image.mode in ("RGB", "RGBA"):
+            labels = _labels_of_colors(path, values, colors)
+        else:
+            raise DataError(
+                f"{path}: a mask holds one label a pixel, but this file is in Pillow's mode {image.mode}. "
+                f"Save it as a grey or palette PNG."
+            )
+        return _upright(labels, orientation)
+
+
+def readable_suffixes() -> frozenset[str]:
+    """The file name endings of pictures that Pillow can open, in lower case with the dot: .png, .jpg, .tif, …"""
+    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+
+
+def format_colors(pixels: np.ndarray, limit: int = 10) -> str:
+    """The commonest colours of an (N, 3) array for a message: "(128, 0, 0) in 341 pixels, …"."""
+    codes, counts = np.unique(_color_codes(pixels), return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    commonest = [(int(codes[i]), counts[i]) for i in order[:limit]]
+    shown = [f"({code >> 16}, {code >> 8 & 255}, {code & 255}) in {count} pixels" for code, count in commonest]
+    rest = [f"and {len(order) - limit} more"] if len(order) > limit else []
+    return ", ".join(shown + rest)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """The open file; any failure, here or in the body of the `with`, becomes a DataError with the file's name."""
+    try:
+        with Image.open(path) as image:
+            _refuse_bomb(path, image.size)
+            yield image
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file.") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(_bomb_message(path, str(error))) from error
+    except Image.UnidentifiedImageError as error:
+        what = "is empty (zero bytes)" if Path(path).stat().st_size == 0 else "is not a picture that Pillow can read"
+        raise DataError(f"{path}: this file {what}. Replace it or take it out of the data set.") from error
+    except Exception as error:  # damaged bytes make Pillow's readers raise almost any type
+        raise DataError(
+            f"{path}: this picture cannot be read; it is probably truncated or damaged "
+            f"({type(error).__name__}: {error}). Replace it or take it out of the data set."
+        ) from error
+
+
+def _refuse_bomb(path: str | Path, size: tuple[int, int]) -> None:
+    """Pillow itself only warns between one and two times the limit."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and size[0] * size[1] > limit:
+        raise DataError(_bomb_message(path, f"{size[1]} × {size[0]} pixels are more than {limit}"))
+
+
+def _bomb_message(path: str | Path, reason: str) -> str:
+    return (
+        f"{path}: too many pixels to be opened safely ({reason}). Scale the picture down, "
+        f"or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
+    )
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8, where 1 is upright.
+
+    In a PNG it may stand behind the pixels, where Pillow finds it only by decoding them; so rare that we do not look.
+    Damaged EXIF data are no reason to refuse a picture.
+    """
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    try:
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn (H, W, …) by the EXIF orientation: 2–4 and 7 mirror or rotate by 180°, 6 and 8 rotate by 90°."""
+    if orientation in _SIDEWAYS:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _to_eight_bits(path: str | Path, values: np.ndarray) -> np.ndarray:
+    """Grey of more than 8 bits -> uint8 (H, W). Integers span 0…65535; floats span 0…1 or 0…255, whichever fits."""
+    low, high = values.min(), values.max()
+    if values.dtype.kind in "iu" and low >= 0 and high <= 65535:
+        return ((values.astype(np.int32) + 128) // 257).astype(np.uint8)  # 65535 = 257 · 255
+    if values.dtype.kind == "f" and low >= 0 and high <= 255:  # false for NaN too
+        return np.rint(values * (255 if high <= 1 else 1)).astype(np.uint8)
+    raise DataError(
+        f"{path}: grey values from {low} to {high}; expected 0 to 65535 in a picture of integers, 0 to 1 or 0 to 255 "
+        f"in one of floats. Convert it to 8 or 16 bits."
+    )
+
+
+def _packing(image: Image.Image) -> int:
+    """By how much Pillow will multiply the stored grey values: 1 except for grey of 2 and 4 bits."""
+    tiles = getattr(image, "tile", None)  # (codec, extent, offset, arguments), gone once the pixels are decoded
+    arguments = tiles[0][3] if tiles else None
+    raw_mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return _PACKED_GREY.get(raw_mode, 1) if isinstance(raw_mode, str) else 1
+
+
+def _without_alpha(path: str | Path, values: np.ndarray) -> np.ndarray:
+    """(H, W, C + 1) -> (H, W, C), or (H, W) if C is 1."""
+    transparent = np.count_nonzero(values[..., -1] != 255)
+    if transparent:
+        raise DataError(
+            f"{path}: {transparent} pixels of this mask are transparent, and a transparent pixel has no clear label. "
+            f"Save the mask without an alpha channel."
+        )
+    return values[..., 0] if values.shape[-1] == 2 else values[..., :-1]
+
+
+def _labels_of_one_channel(path: str | Path, mode: str, values: np.ndarray) -> np.ndarray:
+    if mode == "F":
+        raise DataError(f"{path}: this mask holds floating-point numbers. Labels are whole numbers: save an 8-bit PNG.")
+    outside = values[(values < 0) | (values > 255)] if values.dtype != bool else values[:0]
+    if outside.size:
+        raise DataError(
+            f"{path}: label {outside[0]} and others outside 0–255 in {outside.size} pixels. "
+            f"Labels are class numbers from 0 to 254, and 255 for void."
+        )
+    return values.astype(np.uint8)
+
+
+def _labels_of_colors(path: str | Path, values: np.ndarray, colors: Mapping[Color, int] | None) -> np.ndarray:
+    """uint8 (H, W, 3) -> (H, W): each pixel's colour is looked up among the sorted known ones."""
+    if not colors:
+        if (values == values[..., :1]).all():
+            return values[..., 0]
+        raise DataError(
+            f"{path}: this mask is in colour, and nothing says which colour is which class. Put a classes.txt beside "
+            f"the folders of images and masks with one line a class, `name R G B` (such as `car 64 0 128`), and a line "
+            f"`void R G B` if a colour means void. Colours found: {format_colors(values)}."
+        )
+    known = sorted(colors)
+    codes = _color_codes(np.array(known))  # sorted, as the colours are
+    pixels = _color_codes(values)
+    nearest = np.searchsorted(codes, pixels).clip(max=len(codes) - 1)
+    unknown = codes[nearest] != pixels
+    if unknown.any():
+        raise DataError(
+            f"{path}: colours that classes.txt does not list: {format_colors(values[unknown])}. Add a line "
+            f"`name R G B` for each (`void R G B` for pixels that should not count), or, if there are many along the "
+            f"edges, make the mask again without anti-aliasing."
+        )
+    return np.array([colors[color] for color in known], dtype=np.uint8)[nearest]
+
+
+def _color_codes(colors: np.ndarray) -> np.ndarray:
+    """(…, 3) -> int32 (…): one number for each colour, in the same order."""
+    red, green, blue = (colors[..., channel].astype(np.int32) for channel in range(3))
+    return red << 16 | green << 8 | blue

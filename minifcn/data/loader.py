@@ -1,0 +1,130 @@
+"""Batches in an order that can be repeated, prepared by threads while the network computes.
+
+What a batch holds depends on (seed, epoch, position) and on nothing else: not on the number of threads, nor on what
+was read before. So a run is resumed in mid-epoch by `epoch(e, start=k)`, and there is no state to save.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import NamedTuple
+
+import numpy as np
+
+from minifcn.data.sample import Dataset, Sample
+from minifcn.data.transforms import Normalise, collate, resize
+from minifcn.errors import UsageError
+
+# Kinds of random streams. NumPy treats a seed of [1, 2] like one of [1, 2, 0], so every seed here has four numbers.
+_ORDER, _AUGMENT = 0, 1
+
+
+class Batch(NamedTuple):
+    """images: float32 (N, C, H, W), padded with 0.  labels: uint8 (N, H, W), padded with 255.
+
+    names: of the samples.  sizes: their (height, width) before padding.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    names: list[str]
+    sizes: list[tuple[int, int]]
+
+
+class Loader:
+    """Loader(dataset, batch_size, normalise=…).epoch(0) yields the batches of epoch 0.
+
+    normalise: uint8 (H, W, 3) -> float32 (C, H, W).
+    size: what every sample is scaled to; by default they keep theirs.  augment: (sample, rng) -> sample, after that.
+    shuffle: another order each epoch.
+    drop_last: leave out a last batch that is not full.
+    prefetch: how many batches are prepared ahead, by at most as many threads; 0 prepares each when it is asked for.
+
+    An exception in a thread reaches the consumer in the place of its batch, with a note that says which sample it was.
+    Closing the iterator, or leaving the loop over it, stops the threads.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        *,
+        normalise: Normalise,
+        augment: Callable[[Sample, np.random.Generator], Sample] | None = None,
+        size: int | tuple[int, int] | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        prefetch: int = 2,
+    ) -> None:
+        if batch_size < 1 or prefetch < 0 or seed < 0:
+            raise UsageError(
+                f"Loader: batch_size {batch_size}, prefetch {prefetch}, seed {seed}; "
+                f"batch_size must be at least 1, the others at least 0."
+            )
+        if drop_last and batch_size > len(dataset):
+            raise UsageError(
+                f"Loader: batches of {batch_size} from the {len(dataset)} samples of {dataset.name}, and drop_last "
+                f"leaves out what does not fill a batch: nothing is left. Lower the batch size."
+            )
+        self.dataset, self.batch_size, self.normalise = dataset, batch_size, normalise
+        self.augment, self.size, self.shuffle, self.seed = augment, size, shuffle, seed
+        self.drop_last, self.prefetch = drop_last, prefetch
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        full, rest = divmod(len(self.dataset), self.batch_size)
+        return full if self.drop_last or rest == 0 else full + 1
+
+    def epoch(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
+        """The batches of an epoch, in order, from number `start` on."""
+        if epoch < 0 or not 0 <= start <= len(self):
+            raise UsageError(f"Loader: epoch {epoch} from batch {start}; there are {len(self)} batches an epoch.")
+        order = self._order(epoch)
+        if self.prefetch == 0:
+            return (self._batch(order, epoch, number) for number in range(start, len(self)))
+        return self._prefetched(order, epoch, start)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """Which sample stands at each position of the epoch."""
+        count = len(self.dataset)
+        return (
+            np.random.default_rng([self.seed, _ORDER, epoch, 0]).permutation(count)
+            if self.shuffle
+            else np.arange(count)
+        )
+
+    def _batch(self, order: np.ndarray, epoch: int, number: int) -> Batch:
+        first = number * self.batch_size
+        positions = range(first, min(first + self.batch_size, len(order)))
+        samples = [self._sample(int(order[position]), epoch, position) for position in positions]
+        images, labels, sizes = collate(samples, self.normalise)
+        return Batch(images, labels, [sample.name for sample in samples], sizes)
+
+    def _sample(self, index: int, epoch: int, position: int) -> Sample:
+        try:
+            sample = self.dataset[index]
+            if self.size is not None:
+                sample = resize(sample, self.size)
+            if self.augment is not None:
+                sample = self.augment(sample, np.random.default_rng([self.seed, _AUGMENT, epoch, position]))
+            return sample
+        except Exception as error:
+            error.add_note(f"This was sample {index} of {self.dataset.name}, at position {position} of epoch {epoch}.")
+            raise
+
+    def _prefetched(self, order: np.ndarray, epoch: int, start: int) -> Generator[Batch, None, None]:
+        from concurrent.futures import Future, ThreadPoolExecutor  # here, for machines without threads
+
+        threads = min(self.prefetch, os.cpu_count() or 1)
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="minifcn-loader")
+        waiting: deque[Future[Batch]] = deque()
+        try:
+            for number in range(start, len(self)):
+                waiting.append(pool.submit(self._batch, order, epoch, number))
+                if len(waiting) > self.prefetch:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # also when the consumer stops early, or an exception passes
+            pool.shutdown(wait=True, cancel_futures=True)

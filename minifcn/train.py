@@ -1,0 +1,177 @@
+"""`python -m minifcn.train`: train a fully convolutional network.
+
+Without arguments: the four stages of the paper in miniature, on pictures drawn on the fly.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from minifcn.commands import Parser, parse_size, run_command
+from minifcn.errors import UsageError
+from minifcn.metrics import summary_table
+from minifcn.training import Config, Run, resolve
+from minifcn.training.config import FCN_STAGES, OPTIMIZERS, spread
+from minifcn.training.schedule import SCHEDULES
+
+EPILOG = """examples:
+  python -m minifcn.train
+      no arguments: a classifier, then FCN-32s, FCN-16s and FCN-8s on drawn pictures, in a few minutes
+  python -m minifcn.train --data pictures --model fcn8s --size 180x240 --epochs 40 --out runs/mine
+      your own pictures: a folder with images/ and masks/ (see README)
+  python -m minifcn.train --out runs/mine --resume
+      go on where that run was stopped
+
+Ctrl-C saves a checkpoint and stops. Exit codes: 0 done, 1 the run failed, 2 wrong usage, 130 interrupted."""
+
+
+def make_parser() -> Parser:
+    parser = Parser("train", "Train a fully convolutional network for semantic segmentation.", EPILOG)
+    what = parser.add_argument_group("what to train")
+    what.add_argument(
+        "--data", help="a folder of images and masks, voc:ROOT, or shapes (default: shapes, drawn on the fly)"
+    )
+    what.add_argument(
+        "--foreground", type=int, metavar="VALUE", help="a folder whose masks hold only 0 and VALUE: make it class 1"
+    )
+    what.add_argument(
+        "--model",
+        choices=FCN_STAGES,
+        help="train this network only, from scratch (default: all stages on shapes, else fcn8s)",
+    )
+    what.add_argument(
+        "--width", type=int, help="channels of the first convolutions; VGG16 has 64 (default: 16; 8 without arguments)"
+    )
+    what.add_argument(
+        "--fc-width", type=int, help="channels of fc6 and fc7 (default: 64 times the width; 128 without arguments)"
+    )
+    what.add_argument(
+        "--geometry",
+        choices=("same", "paper"),
+        help="paper: pad by 100 pixels and crop, as published; same: far cheaper (default: same)",
+    )
+    what.add_argument(
+        "--learned-upsampling",
+        choices=("intermediate", "none", "all"),
+        help="which transposed convolutions are learned; the others stay bilinear (default: intermediate)",
+    )
+    what.add_argument(
+        "--dropout", type=float, metavar="P", help="after fc6 and fc7 (default: 0.5; 0.1 without arguments)"
+    )
+
+    how = parser.add_argument_group("how to train")
+    length = how.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=int, help="passes over the training set (default: 30)")
+    length.add_argument(
+        "--steps", type=int, help="batches, instead of epochs, for each stage (default on shapes: 1000)"
+    )
+    how.add_argument("--batch-size", type=int, help="pictures a batch (default: 4; 8 without arguments)")
+    how.add_argument(
+        "--lr", type=float, help="learning rate; biases get twice as much (default: 1e-3; 2e-3 without arguments)"
+    )
+    how.add_argument("--optimizer", choices=OPTIMIZERS, help="(default: adam)")
+    how.add_argument("--momentum", type=float, help="of sgd (default: 0.9)")
+    how.add_argument("--weight-decay", type=float, help="of weights, not of biases (default: 0)")
+    how.add_argument(
+        "--schedule", choices=tuple(SCHEDULES), help="of the learning rate (default: poly, which falls to 0)"
+    )
+    how.add_argument(
+        "--reduction",
+        choices=("mean", "sum"),
+        help="of the loss over pixels; a sum needs a far smaller --lr (default: mean)",
+    )
+    how.add_argument("--seed", type=int, help="of initial values, order, augmentation and dropout (default: 0)")
+
+    pictures = parser.add_argument_group("pictures")
+    pictures.add_argument(
+        "--size",
+        type=parse_size,
+        metavar="HxW",
+        help="scale pictures to this height and width (default: their own; 96 for shapes)",
+    )
+    pictures.add_argument("--crop", type=parse_size, metavar="HxW", help="train on random parts of this size")
+    pictures.add_argument(
+        "--scale", type=float, nargs=2, metavar=("MIN", "MAX"), help="train on pictures scaled by a random factor"
+    )
+    pictures.add_argument(
+        "--no-flip", dest="flip", action="store_const", const=False, help="do not mirror half of the pictures"
+    )
+
+    run = parser.add_argument_group("run")
+    run.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: the first free runs/NAME-N)")
+    run.add_argument(
+        "--resume", action="store_true", help="go on from the checkpoint in --out; options may be left out"
+    )
+    run.add_argument(
+        "--validate-every",
+        type=int,
+        metavar="STEPS",
+        help="measure on the val split in between (default: at the end of a stage)",
+    )
+    run.add_argument("--checkpoint-every", type=int, metavar="STEPS", help="(default: 100)")
+    run.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    parser.add_machine_options()
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> int:
+    not_configuration = {"out", "resume", "quiet", "device", "threads", "debug"}
+    given = {key: value for key, value in vars(arguments).items() if key not in not_configuration and value is not None}
+    if "scale" in given:
+        given["scale"] = tuple(given["scale"])
+    config, out = _configuration(given, arguments.out, arguments.resume)
+    run = Run(
+        config,
+        out,
+        resume=arguments.resume,
+        device=arguments.device,
+        say=(lambda line: None) if arguments.quiet else lambda line: print(line, flush=True),
+        bar=sys.stderr.isatty() and not arguments.quiet,
+    )
+    try:
+        results = run.run()
+    except KeyboardInterrupt:
+        print(f"\nstopped; go on with: python -m minifcn.train --resume --out {out}", file=sys.stderr)
+        raise
+    labelling = [result for result in results if "mean_iu" in result]
+    print("\n" + summary_table(labelling, run.progress.baseline))
+    print(f"\nwritten to {out}: model.safetensors, report.json, metrics.csv, curves.png, predictions.png, config.toml")
+    print(f"next: python -m minifcn.predict {out / 'model.safetensors'} IMAGE... --out predictions")
+    return 0
+
+
+def _configuration(given: dict[str, Any], out: Path | None, resume: bool) -> tuple[Config, Path]:
+    """From the command line; or, on resuming, from the folder, which the command line must not contradict."""
+    if not resume:
+        config = resolve(given)
+        return config, out or _free_folder(config)
+    if out is None:
+        raise UsageError("--resume: say which run to go on with, by --out DIR.")
+    if not (out / "config.toml").exists():
+        return resolve(given), out
+    saved = Config.from_toml(out / "config.toml")
+    if "model" in given:
+        given["stages"] = (given.pop("model"),)
+    wanted = spread(given, len(saved.stages))
+    differing = [
+        f"{key} is {getattr(saved, key)}, not {value}" for key, value in wanted.items() if getattr(saved, key) != value
+    ]
+    if differing:
+        raise UsageError(
+            f"--resume: the run in {out} has another configuration ({'; '.join(differing)}). Leave these options out "
+            "to go on with it, or start another run in another --out."
+        )
+    return saved, out
+
+
+def _free_folder(config: Config) -> Path:
+    name = Path(config.data.split(":")[-1]).name or "run"
+    number = 1
+    while (folder := Path("runs") / f"{name}-{number}").exists():
+        number += 1
+    return folder
+
+
+if __name__ == "__main__":
+    run_command(main, make_parser())

@@ -1,0 +1,28 @@
+"""Training: optimisers, schedules, the loop, checkpoints, and whole runs."""
+
+from minifcn.training.checkpoint import restore_checkpoint, save_checkpoint
+from minifcn.training.config import Config, resolve
+from minifcn.training.loop import classification_loss, evaluate, predict_labels, segmentation_loss, train
+from minifcn.training.optim import SGD, Adam, Optimizer, paper_groups
+from minifcn.training.run import Run
+from minifcn.training.schedule import SCHEDULES, fixed, poly
+
+__all__ = [
+    "SCHEDULES",
+    "SGD",
+    "Adam",
+    "Config",
+    "Optimizer",
+    "Run",
+    "classification_loss",
+    "evaluate",
+    "fixed",
+    "paper_groups",
+    "poly",
+    "predict_labels",
+    "resolve",
+    "restore_checkpoint",
+    "save_checkpoint",
+    "segmentation_loss",
+    "train",
+]

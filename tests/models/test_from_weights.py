@@ -1,0 +1,135 @@
+"""Networks from files: the one that was saved, or a message that says what is wrong."""
+
+import numpy as np
+import pytest
+from networks import fill
+from numpy.testing import assert_array_equal
+from safetensors.numpy import save_file
+
+from minifcn import Tensor, models, no_grad, weights
+from minifcn.errors import WeightsError
+from minifcn.weights import Preprocessing
+
+
+def save(path, model, **changes):
+    """A weight file of a network; changes: of its architecture."""
+    architecture = model.architecture | changes
+    tensors = model.state_dict()
+    weights.save_weights(path, tensors, architecture=architecture, preprocessing=Preprocessing())
+    return path
+
+
+SMALL = {"num_classes": 3, "width": 1, "fc_width": 2}
+FCN_OPTIONS = {"geometry": "same", "learned_upsampling": "none", "in_channels": 4, "dropout": 0.25}
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_network_comes_back_from_its_file(tmp_path, name):
+    """An argument that `architecture` leaves out, so that another network is built; dropout left on."""
+    options = SMALL | ({"in_channels": 1, "dropout": 0.1} if name.startswith("vgg") else FCN_OPTIONS)
+    model = fill(models.MODELS[name](**options), seed=5).astype(np.float32).eval()
+    path = save(tmp_path / "model.safetensors", model)
+    again = models.from_weights(path)
+    assert type(again) is type(model)
+    assert again.architecture == model.architecture
+    assert again.dropout.p == options["dropout"]
+    assert not again.training
+    image = Tensor(np.random.default_rng(0).normal(size=(1, options["in_channels"], 40, 33)).astype(np.float32))
+    with no_grad():
+        assert_array_equal(again(image).data, model(image).data)
+    fixed = {n for n, p in model.named_parameters() if not p.requires_grad}
+    assert fixed == {n for n, p in again.named_parameters() if not p.requires_grad}
+
+
+def test_a_fully_convolutional_classifier_comes_back_as_one(tmp_path):
+    """A flag that is not part of the architecture: dense layers that the saved convolutions do not fit."""
+    model = models.surgery.fully_convolutional(models.VGG11(3, 1, 2))
+    again = models.from_weights(save(tmp_path / "a", model))
+    assert again.fully_convolutional
+    assert_array_equal(again.fc6.weight.data, model.fc6.weight.data)
+
+
+def test_build_makes_the_same_network_untrained():
+    """A seed that is not passed on; an architecture that is emptied by being read."""
+    model = models.FCN16s(3, 1, 2, seed=4)
+    architecture = dict(model.architecture)
+    for name, array in models.build(architecture, seed=4).state_dict().items():
+        assert_array_equal(array, model.state_dict()[name])
+    assert architecture == model.architecture
+    with pytest.raises(WeightsError, match=r"'unet' is not one of vgg11, .*fcn8s"):
+        models.build({"name": "unet"})
+
+
+def test_a_class_takes_its_own_files_only_and_names_the_right_one(tmp_path):
+    """fcn16s weights in an FCN8s: the finest skip would silently stay untrained."""
+    path = save(tmp_path / "model.safetensors", models.FCN16s(**SMALL))
+    assert type(models.FCN16s.from_weights(path, num_classes=3)) is models.FCN16s
+    with pytest.raises(WeightsError) as caught:
+        models.FCN8s.from_weights(path)
+    for part in (str(path), "holds fcn16s", "FCN8s is a fcn8s", "models.from_weights"):
+        assert part in str(caught.value)
+    with pytest.raises(WeightsError, match="fcn8s-at-once"):
+        models.FCN8s.from_weights(save(tmp_path / "b", models.FCN8sAtOnce(**SMALL)))
+
+
+def test_another_number_of_classes_is_refused(tmp_path):
+    """The argument that the public interface has, ignored."""
+    path = save(tmp_path / "model.safetensors", models.FCN32s(**SMALL))
+    with pytest.raises(WeightsError, match="has 3 classes, but 21 were asked for"):
+        models.FCN32s.from_weights(path, num_classes=21)
+
+
+def both_loaders(path):
+    return (lambda: models.from_weights(path), lambda: models.FCN8s.from_weights(path, num_classes=3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "culprits"),
+    [
+        ({"width": 2}, ["conv1_1.weight", "conv5_3.bias", "score_pool3.weight"]),
+        ({"fc_width": 5}, ["fc6.weight", "fc7.bias", "score_fr.weight"]),
+    ],
+)
+def test_tensors_that_do_not_fit_are_all_listed_with_the_file(tmp_path, changes, culprits):
+    """A message without the file, or with the first tensor only."""
+    path = save(tmp_path / "model.safetensors", models.FCN8s(**SMALL), **changes)
+    for load in both_loaders(path):
+        with pytest.raises(WeightsError) as caught:
+            load()
+        for part in (str(path), *culprits):
+            assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        {},
+        {"name": "unet"},
+        {"name": ["fcn8s"]},
+        {"name": "fcn8s", "depth": 3, "num_classes": 3},
+        {"name": "fcn8s", "width": "wide", "num_classes": 3},
+        {"name": "fcn8s", "width": 0, "num_classes": 3},
+        {"name": "fcn8s", "geometry": "round", "num_classes": 3},
+        {"name": "fcn8s", "width": 1, "fc_width": 2},  # without its number of classes
+    ],
+)
+def test_an_architecture_that_cannot_be_built_is_refused_by_file(tmp_path, architecture):
+    """KeyError, or TypeError: __init__() got an unexpected keyword argument."""
+    path = tmp_path / "model.safetensors"
+    weights.save_weights(
+        path, models.FCN8s(**SMALL).state_dict(), architecture=architecture, preprocessing=Preprocessing()
+    )
+    for load in both_loaders(path):
+        with pytest.raises(WeightsError) as caught:
+            load()
+        assert str(path) in str(caught.value)
+
+
+def test_a_file_of_another_program_is_refused_by_file(tmp_path):
+    """Tensors without a record of the network: nothing says what to build."""
+    path = tmp_path / "other.safetensors"
+    save_file({"features.0.weight": np.ones(2, np.float32)}, path)
+    for load in both_loaders(path):
+        with pytest.raises(WeightsError) as caught:
+            load()
+        assert str(path) in str(caught.value)
