@@ -45,10 +45,6 @@ class Backend:
         """`array` as a NumPy array on the host; on the CPU this is the array itself."""
         return np.asarray(array)
 
-    def owns(self, array: Any) -> bool:
-        """Whether `array` already lives on this device."""
-        return isinstance(array, np.ndarray | np.generic)
-
     def synchronize(self) -> None:
         """Wait until everything asked of this device is done (for timing); the CPU is never behind."""
 
@@ -83,9 +79,6 @@ class _GpuBackend(Backend):
 
     def to_numpy(self, array: Array) -> np.ndarray:
         return self.xp.asnumpy(array)
-
-    def owns(self, array: Any) -> bool:
-        return isinstance(array, self.xp.ndarray)
 
     def synchronize(self) -> None:
         self.xp.cuda.get_current_stream().synchronize()

@@ -45,7 +45,6 @@ class Machine:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(patches, "CACHE_BLOCK_BYTES", self.block_bytes)
             patch.setattr(patches, "SMALLEST_SPLIT_BYTES", 0)
-            patch.setattr(conv_transpose, "CACHE_BLOCK_BYTES", self.block_bytes)
             patch.setattr(backend, "_thread_count", self.threads)
             yield
 
