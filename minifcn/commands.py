@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from minifcn.backend import get_backend, set_threads
+from minifcn.backend import get_backend, keep_freed_memory, set_threads
 from minifcn.errors import MinifcnError
 
 INTERRUPTED = 130  # what shells report for Ctrl-C
@@ -39,6 +39,7 @@ class Parser(argparse.ArgumentParser):
 def set_up_machine(arguments: argparse.Namespace) -> None:
     """Make sure that the device answers, and set the number of threads, before anything else is done."""
     get_backend(arguments.device)
+    keep_freed_memory()
     if arguments.threads is not None:
         set_threads(arguments.threads)
 

@@ -12,5 +12,5 @@ def shared_data() -> Path:
     default = Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = Path(os.environ.get("MINIFCN_TEST_DATA", default))
     if not folder.is_dir():
-        pytest.skip(f"no real pictures at {folder}; set MINIFCN_TEST_DATA to a folder that holds camvid/, nuclei/, voc/")
+        pytest.skip(f"no real pictures at {folder}; MINIFCN_TEST_DATA names the folder of camvid/, nuclei/ and voc/")
     return folder

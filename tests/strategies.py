@@ -20,7 +20,7 @@ import minifcn.ops.geometry
 import minifcn.ops.shape
 from minifcn import Tensor, backend
 from minifcn.backend import Backend, get_backend
-from minifcn.ops import conv_transpose, patches
+from minifcn.ops import blocks
 
 # The same examples each time: a random test must not fail one day in a hundred in somebody else's pull request.
 random_cases = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -43,8 +43,8 @@ class Machine:
     def running(self) -> Iterator[None]:
         """Small blocks, so that a small test goes through the bands that a large image goes through."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(patches, "CACHE_BLOCK_BYTES", self.block_bytes)
-            patch.setattr(patches, "SMALLEST_SPLIT_BYTES", 0)
+            patch.setattr(blocks, "CACHE_BLOCK_BYTES", self.block_bytes)
+            patch.setattr(blocks, "SMALLEST_SPLIT_BYTES", 0)
             patch.setattr(backend, "_thread_count", self.threads)
             yield
 

@@ -17,38 +17,43 @@ from minifcn.autograd.function import Context, Function
 from minifcn.autograd.tensor import Tensor
 from minifcn.backend import Array, Backend
 from minifcn.errors import ShapeError
-from minifcn.ops.geometry import ConvGeometry, Size
-from minifcn.ops.patches import (
+from minifcn.ops.blocks import (
+    CACHE_BLOCK_BYTES,
     Block,
-    check_images,
     gather_columns,
+    has_whole_patches,
+    kernel_row,
     scatter_columns,
     share_out,
     split_into_blocks,
 )
+from minifcn.ops.geometry import ConvGeometry, Size
+from minifcn.ops.patches import check_images
 
 
 def convolve(
     backend: Backend, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, groups: int
 ) -> Array:
     """y_o = Σ_c w_oc ⋆ x_c + b_o:  x (N, C, H, W), weight (O, C/groups, kh, kw), bias (O,) -> y (N, O, Ho, Wo)."""
-    xp, out_channels = backend.xp, weight.shape[0]
-    y = xp.empty((x.shape[0], out_channels, *geometry.output_size), x.dtype)
-    matrix = _weight_matrix(weight, groups)
+    out_channels, whole = len(weight), has_whole_patches(geometry, len(x), len(weight))
+    y = backend.xp.empty((len(x), out_channels, *geometry.output_size), x.dtype)
+    matrices = _kernel_matrices(backend, weight, groups, whole)
 
     def compute(blocks: list[Block]) -> None:
         for block in blocks:
-            columns = gather_columns(backend, x, geometry, block)  # (C·kh·kw, P), P positions in this block
-            product = _grouped(xp, matrix, columns.reshape(groups, -1, columns.shape[1]))  # (groups, O/groups, P)
+            columns = gather_columns(backend, x, geometry, block, whole)
+            product = _product(backend, "product", matrices[0], kernel_row(columns, geometry, block, 0, groups))
+            for i in range(1, len(matrices)):
+                product += _product(backend, "term", matrices[i], kernel_row(columns, geometry, block, i, groups))
             target = y[block.images, :, block.rows]  # (n, O, rows, Wo)
-            result = product.reshape(out_channels, len(target), *target.shape[2:]).swapaxes(0, 1)  # -> (n, O, rows, Wo)
+            result = product.reshape(out_channels, block.row_count, len(target), -1).transpose(2, 0, 1, 3)
             if bias is None:
                 target[...] = result
             else:
-                xp.add(result, bias[:, None, None], out=target)
+                backend.xp.add(result, bias[:, None, None], out=target)
 
-    blocks = split_into_blocks(backend, x.shape[0], x.shape[1], geometry, x.itemsize, weight.nbytes)
-    backend.map(compute, share_out(backend, blocks))
+    blocks = split_into_blocks(backend, len(x), x.shape[1], geometry, whole, x.itemsize, weight.nbytes)
+    backend.map(compute, share_out(backend, blocks), large=_is_large(weight.nbytes))
     return y
 
 
@@ -56,19 +61,25 @@ def input_gradient(backend: Backend, grad: Array, weight: Array, geometry: ConvG
     """dL/dx from g = dL/dy:  g (N, O, Ho, Wo), weight (O, C/groups, kh, kw) -> (N, C, H, W).
 
     y_op = Σ_k W_ok c_kp with columns c = im2col(x), so dL/dc = Wᵀ g; each column entry is a copy of a pixel, so
-    dL/dx adds those up: col2im.
+    dL/dx adds those up: col2im. With stride 1 and small kernels the sum is gathered instead: pixel q has weight w_k at
+    the position q + padding − k·dilation, so dL/dx is the convolution of g with the kernel turned by 180°.
     """
-    xp, channels = backend.xp, weight.shape[1] * groups
-    grad_x = xp.zeros((grad.shape[0], channels, *geometry.input_size), grad.dtype)
-    matrix = _weight_matrix(weight, groups).swapaxes(1, 2)  # (groups, C/groups·kh·kw, O/groups)
+    turned = _turned_geometry(geometry)
+    if turned is not None and geometry.taps <= 9:
+        return convolve(backend, grad, _turned_weight(weight, groups), None, turned, groups)
+    channels = weight.shape[1] * groups
+    grad_x = backend.xp.zeros((len(grad), channels, *geometry.input_size), grad.dtype)
+    matrix = _kernel_matrices(backend, weight, groups, whole=True)[0].swapaxes(
+        1, 2
+    )  # (groups, C/groups·kh·kw, O/groups)
 
     def compute(blocks: list[Block]) -> None:
         for block in blocks:
-            grad_columns = _grouped(xp, matrix, _join_positions(grad, block, groups))  # (groups, C/groups·kh·kw, P)
+            grad_columns = _product(backend, "product", matrix, _positions_last(grad, block, groups))
             scatter_columns(backend, grad_columns, grad_x, geometry, block)
 
-    blocks = split_into_blocks(backend, grad.shape[0], channels, geometry, grad.itemsize, weight.nbytes)
-    backend.map(compute, share_out(backend, blocks, whole_images=True))
+    blocks = split_into_blocks(backend, len(grad), channels, geometry, True, grad.itemsize, weight.nbytes)
+    backend.map(compute, share_out(backend, blocks, whole_images=True), large=_is_large(weight.nbytes))
     return grad_x
 
 
@@ -78,41 +89,83 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
     y_op = Σ_k W_ok c_kp, so dL/dW_ok = Σ_p g_op c_kp over all images and positions: the product g · columnsᵀ.
     """
     xp, out_channels, in_group = backend.xp, grad.shape[1], x.shape[1] // groups
-    shape = (groups, in_group * geometry.taps, out_channels // groups)
-    weight_bytes = math.prod(shape) * x.itemsize
+    whole = has_whole_patches(geometry, len(x), out_channels)
+    kernel_h, kernel_w = (1, geometry.taps) if whole else geometry.kernel_size
+    shape = (kernel_h, groups, in_group * kernel_w, out_channels // groups)
 
     def compute(blocks: list[Block]) -> Array:
         # Summed as (dL/dw)ᵀ = columns · gᵀ: BLAS is up to twice as fast with the long side first.
         total = xp.zeros(shape, x.dtype)
         for block in blocks:
-            columns = gather_columns(backend, x, geometry, block)
-            columns = columns.reshape(groups, -1, columns.shape[1])  # (groups, C/groups·kh·kw, P)
-            total += _grouped(xp, columns, _join_positions(grad, block, groups).swapaxes(1, 2))
+            columns = gather_columns(backend, x, geometry, block, whole)
+            positions_first = _positions_last(grad, block, groups).swapaxes(1, 2)  # (groups, P, O/groups)
+            for i in range(kernel_h):
+                total[i] += _product(backend, "term", kernel_row(columns, geometry, block, i, groups), positions_first)
         return total
 
-    blocks = split_into_blocks(backend, x.shape[0], x.shape[1], geometry, x.itemsize, weight_bytes)
-    total, *others = backend.map(compute, share_out(backend, blocks)) or [xp.zeros(shape, x.dtype)]
+    weight_bytes = math.prod(shape) * x.itemsize
+    blocks = split_into_blocks(backend, len(x), x.shape[1], geometry, whole, x.itemsize, weight_bytes)
+    totals = backend.map(compute, share_out(backend, blocks), large=_is_large(weight_bytes))
+    total, *others = totals or [xp.zeros(shape, x.dtype)]
     for partial in others:
         total += partial
-    grad_w = xp.empty((out_channels, in_group, *geometry.kernel_size), x.dtype)
-    _weight_matrix(grad_w, groups)[...] = total.swapaxes(1, 2)
-    return grad_w
+    total = total.reshape(kernel_h, groups, in_group, kernel_w, -1).transpose(
+        1, 4, 2, 0, 3
+    )  # (groups, O/groups, C, i, j)
+    return xp.ascontiguousarray(total).reshape(out_channels, in_group, *geometry.kernel_size)
 
 
-def _weight_matrix(weight: Array, groups: int) -> Array:
-    """(O, C/groups, kh, kw) -> (groups, O/groups, C/groups·kh·kw): each group of outputs sees its own inputs."""
-    return weight.reshape(groups, weight.shape[0] // groups, -1)
+def _is_large(weight_bytes: int) -> bool:
+    """Whether a product with these weights is worth BLAS's own threads, if it cannot be split into blocks."""
+    return weight_bytes > CACHE_BLOCK_BYTES
 
 
-def _grouped(xp: Any, left: Array, right: Array) -> Array:
-    """left @ right for each group. One group goes as a plain 2-D product, which is the fastest there is."""
-    return (left[0] @ right[0])[None] if len(left) == 1 else xp.matmul(left, right)
+def _kernel_matrices(backend: Backend, weight: Array, groups: int, whole: bool) -> list[Array]:
+    """The weight as a matrix for each group, (groups, O/groups, C/groups·kh·kw); or as one for each kernel row."""
+    out_channels, in_group, kernel_h, kernel_w = weight.shape
+    if whole:
+        return [weight.reshape(groups, out_channels // groups, -1)]
+    rows = backend.xp.ascontiguousarray(weight.transpose(2, 0, 1, 3))  # (kh, O, C/groups, kw)
+    return list(rows.reshape(kernel_h, groups, out_channels // groups, in_group * kernel_w))
 
 
-def _join_positions(grad: Array, block: Block, groups: int) -> Array:
-    """A block of (N, O, Ho, Wo) as a matrix for each group: (groups, O/groups, P)."""
-    part = grad[block.images, :, block.rows].swapaxes(0, 1)  # (O, n, rows, Wo)
+def _product(backend: Backend, name: str, left: Array, right: Array) -> Array:
+    """left @ right for each group, in scratch memory. One group goes as a plain 2-D product, the fastest there is."""
+    product = backend.scratch(name, (len(left), left.shape[1], right.shape[2]), left.dtype)
+    if len(left) == 1:
+        backend.xp.matmul(left[0], right[0], out=product[0])
+    else:
+        backend.xp.matmul(left, right, out=product)
+    return product
+
+
+def _positions_last(grad: Array, block: Block, groups: int) -> Array:
+    """A block of (N, O, Ho, Wo) as matrices (groups, O/groups, P), with P ordered (rows, images, Wo)."""
+    part = grad[block.images, :, block.rows].transpose(1, 2, 0, 3)  # (O, rows, n, Wo)
     return part.reshape(groups, part.shape[0] // groups, -1)
+
+
+def _turned_geometry(geometry: ConvGeometry) -> ConvGeometry | None:
+    """The convolution that leads back from y's size to x's, where the stride is 1 and the padding not too large."""
+    padding = [window - 1 - p for window, p in zip(geometry.window_size, geometry.padding, strict=True)]
+    if geometry.stride != (1, 1) or min(padding) < 0:
+        return None
+    return ConvGeometry(
+        input_size=geometry.output_size,
+        kernel_size=geometry.kernel_size,
+        stride=(1, 1),
+        padding=(padding[0], padding[1]),
+        dilation=geometry.dilation,
+        output_size=geometry.input_size,
+    )
+
+
+def _turned_weight(weight: Array, groups: int) -> Array:
+    """(O, C/groups, kh, kw) -> (C, O/groups, kh, kw): inputs and outputs exchanged, the kernel turned by 180°."""
+    out_channels, in_group, kernel_h, kernel_w = weight.shape
+    grouped = weight.reshape(groups, out_channels // groups, in_group, kernel_h, kernel_w)
+    turned = grouped.swapaxes(1, 2)[..., ::-1, ::-1]  # (groups, C/groups, O/groups, kh, kw)
+    return turned.reshape(in_group * groups, out_channels // groups, kernel_h, kernel_w)
 
 
 class Conv2d(Function):

@@ -12,9 +12,9 @@ from minifcn.autograd.function import Context, Function
 from minifcn.autograd.tensor import Tensor
 from minifcn.backend import Array, Backend
 from minifcn.errors import ShapeError
+from minifcn.ops import blocks
 from minifcn.ops.conv import check_bias, check_weight, convolve, weight_gradient
 from minifcn.ops.geometry import ConvGeometry, Size, transposed_patch_matrix
-from minifcn.ops import patches
 from minifcn.ops.patches import check_images
 
 
@@ -28,7 +28,7 @@ def transposed_convolve(backend: Backend, y: Array, weight: Array, geometry: Con
     in_group = in_channels // groups
     scatter = transposed_patch_matrix(geometry, y.dtype, backend)  # Gᵀ: (Ho·Wo, kh·kw·L)
     x = backend.xp.empty((batch, out_group * groups, geometry.input_size[0] * geometry.input_size[1]), y.dtype)
-    step = max(1, patches.CACHE_BLOCK_BYTES // (geometry.taps * geometry.positions * y.itemsize))
+    step = max(1, blocks.CACHE_BLOCK_BYTES // (geometry.taps * geometry.positions * y.itemsize))
 
     def compute(block: tuple[int, int, int]) -> None:
         image, group, first = block

@@ -50,35 +50,45 @@ def save_checkpoint(path: Path, model: Module, optimizer: Optimizer, progress: P
         "optimizer_steps": optimizer_steps,
         "generators": [generator.bit_generator.state for generator in _generators(model)],
     }
-    content = save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, {_KEY: json.dumps(about)})
-    write_atomically(path, content)
+    contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in tensors.items()}
+    write_atomically(path, save(contiguous, {_KEY: json.dumps(about)}))
 
 
 def read_progress(path: Path) -> Progress:
-    """How far the run had come."""
-    return Progress(**_read(path)[1]["progress"])
+    """How far the run had come; WeightsError, naming the file, if it is no checkpoint that this version reads."""
+    try:
+        return Progress(**_read(path)[1]["progress"])
+    except (KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: its record of the progress is damaged ({error}).") from None
 
 
 def restore_checkpoint(path: Path, model: Module, optimizer: Optimizer) -> None:
-    """Put the saved values into a model and an optimiser of the same configuration."""
+    """Put the saved values into a model and an optimiser of the same configuration.
+
+    Raises WeightsError, naming the file, if it does not hold them.
+    """
     tensors, about = _read(path)
     parts: dict[str, dict[str, np.ndarray]] = {"model": {}, "optimizer": {}}
-    for name, array in tensors.items():
-        part, _, rest = name.partition(".")
-        parts[part][rest] = array
-    model.load_state_dict(parts["model"])
-    optimizer.load_state_dict(parts["optimizer"], about["optimizer_steps"])
-    for generator, state in zip(_generators(model), about["generators"], strict=True):
-        generator.bit_generator.state = state
+    try:
+        for name, array in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = array
+        model.load_state_dict(parts["model"])
+        optimizer.load_state_dict(parts["optimizer"], about["optimizer_steps"])
+        for generator, state in zip(_generators(model), about["generators"], strict=True):
+            generator.bit_generator.state = state
+    except (KeyError, TypeError, ValueError) as error:  # WeightsError is a ValueError too
+        raise WeightsError(f"{path}: does not fit this run. {error}") from None
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     tensors, metadata = read_safetensors(path)
-    about = json.loads(metadata.get(_KEY, "{}"))
-    if about.get("format") != FORMAT:
-        raise WeightsError(
-            f"{path}: is not a checkpoint of format {FORMAT}, which this version reads (found {about.get('format')})."
-        )
+    try:
+        about = json.loads(metadata.get(_KEY, "{}"))
+    except (ValueError, RecursionError):
+        about = {}
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise WeightsError(f"{path}: is not a checkpoint of format {FORMAT}, the one that this version reads.")
     return tensors, about
 
 

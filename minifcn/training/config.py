@@ -140,7 +140,7 @@ def _choose(name: str, value: str, choices: tuple[str, ...]) -> None:
 MINIATURE = Config(
     data="shapes",
     stages=(CLASSIFIER, "fcn32s", "fcn16s", "fcn8s"),
-    steps=(200, 350, 300, 350),
+    steps=(150, 230, 220, 400),
     lr=(2e-3, 2e-3, 2e-3, 2e-3),
     width=8,
     fc_width=128,

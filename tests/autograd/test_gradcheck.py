@@ -103,7 +103,7 @@ def scatter_without_adding(backend, columns, grad_x, geometry, block):
     (height, width), (kernel_h, kernel_w) = geometry.input_size, geometry.kernel_size
     rows = range(block.rows.start, block.rows.stop)
     images = grad_x[block.images]
-    columns = columns.reshape(grad_x.shape[1], kernel_h, kernel_w, len(images), len(rows), -1)
+    columns = columns.reshape(grad_x.shape[1], kernel_h, kernel_w, len(rows), len(images), -1)
     for i in range(kernel_h):
         for j in range(kernel_w):
             for a, row in enumerate(rows):
@@ -111,7 +111,7 @@ def scatter_without_adding(backend, columns, grad_x, geometry, block):
                     y = row * geometry.stride[0] - geometry.padding[0] + i * geometry.dilation[0]
                     x = b * geometry.stride[1] - geometry.padding[1] + j * geometry.dilation[1]
                     if 0 <= y < height and 0 <= x < width:
-                        images[:, :, y, x] = columns[:, i, j, :, a, b].T
+                        images[:, :, y, x] = columns[:, i, j, a, :, b].T
 
 
 @both_modes
@@ -119,13 +119,23 @@ def test_overlapping_patches_that_do_not_add_up(mode, monkeypatch):
     """`=` for `+=` in col2im, in the convolution's gradient and in col2im's own forward."""
     monkeypatch.setattr(patches, "scatter_columns", scatter_without_adding)
     monkeypatch.setattr(conv_module, "scatter_columns", scatter_without_adding)
-    function, inputs = conv()
+    _, inputs = conv()
     with pytest.raises(GradientError, match="input 0"):
-        gradcheck(function, inputs, mode=mode)
+        gradcheck(lambda *inputs: ops.conv2d(*inputs, padding=1, stride=2), inputs, mode=mode)
     with pytest.raises(GradientError):
         gradcheck(lambda x: ops.im2col(x, 2), [inputs[0]], mode=mode)
     apart = [seeded(1, 1, 4, 4), seeded(1, 1, 2, 2)]
     assert gradcheck(lambda x, w: ops.conv2d(x, w, stride=2), apart, mode=mode)  # nothing overlaps: nothing is wrong
+
+
+@both_modes
+def test_a_kernel_that_is_not_turned_round(mode, monkeypatch):
+    """With stride 1 the gradient to the input is a convolution with the kernel turned by 180°, not as it stands."""
+    turned = conv_module._turned_weight
+    monkeypatch.setattr(conv_module, "_turned_weight", lambda weight, groups: turned(weight[..., ::-1, ::-1], groups))
+    function, inputs = conv()
+    with pytest.raises(GradientError, match="input 0"):
+        gradcheck(function, inputs, mode=mode)
 
 
 @both_modes

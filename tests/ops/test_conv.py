@@ -13,7 +13,7 @@ from minifcn import Tensor, no_grad, ops
 from minifcn.autograd import gradcheck
 from minifcn.backend import get_backend
 from minifcn.errors import DtypeError, ShapeError
-from minifcn.ops import patches
+from minifcn.ops import blocks as blocks_module
 
 
 def ones(*shape):
@@ -93,7 +93,7 @@ def test_small_blocks_are_bands_of_single_rows():
     """The random tests above would test nothing of the bands if the settings did not reach them."""
     geometry = ops.ConvGeometry.of_convolution("test", (7, 5), 3, 1, 1, 1)
     with Machine(block_bytes=1).running():
-        blocks = patches.split_into_blocks(get_backend("cpu"), 2, 3, geometry, 8)
+        blocks = blocks_module.split_into_blocks(get_backend("cpu"), 2, 3, geometry, False, 8, 0)
     assert [(block.images.start, block.rows.start, block.rows.stop) for block in blocks] == [
         (image, row, row + 1) for image in range(2) for row in range(7)
     ]
@@ -103,7 +103,7 @@ def test_a_large_batch_of_small_images_is_cut_into_groups_of_images():
     """Images that are lost at the end of a batch which is no multiple of the block."""
     geometry = ops.ConvGeometry.of_convolution("test", (2, 2), 1, 1, 0, 1)
     with Machine(block_bytes=3 * 4 * 8).running():
-        blocks = patches.split_into_blocks(get_backend("cpu"), 7, 1, geometry, 8)
+        blocks = blocks_module.split_into_blocks(get_backend("cpu"), 7, 1, geometry, True, 8, 0)
     assert [(block.images.start, block.images.stop) for block in blocks] == [(0, 3), (3, 6), (6, 7)]
 
 
@@ -112,10 +112,10 @@ def test_workers_never_share_an_image_that_both_add_to():
     geometry = ops.ConvGeometry.of_convolution("test", (7, 5), 3, 1, 1, 1)
     with Machine(block_bytes=1, threads=2).running():
         cpu = get_backend("cpu")
-        blocks = patches.split_into_blocks(cpu, 3, 2, geometry, 8)
-        whole = patches.share_out(cpu, blocks, whole_images=True)
-        even = patches.share_out(cpu, blocks)
-        assert patches.share_out(cpu, []) == []
+        blocks = blocks_module.split_into_blocks(cpu, 3, 2, geometry, False, 8, 0)
+        whole = blocks_module.share_out(cpu, blocks, whole_images=True)
+        even = blocks_module.share_out(cpu, blocks)
+        assert blocks_module.share_out(cpu, []) == []
     assert [sorted({block.images.start for block in share}) for share in whole] == [[0], [1, 2]]
     assert [len(share) for share in even] == [10, 11]
     for shares in (whole, even):

@@ -1,0 +1,160 @@
+"""The columns of a convolution, made block by block: a few output rows, or a few small images, at a time.
+
+All columns of a layer would take kh·kw times its input's memory (1 GiB for VGG16's conv1_2 on a 500-pixel image), so
+they are never made whole, and never kept for backward. Nor is each pixel copied kh·kw times: the columns of a block
+hold the kw horizontal neighbours of each position only. The vertical ones are the same columns, `dilation` rows further
+down, so a convolution is a sum of kh products, one for each row of the kernel, over shifted views of one array:
+
+    Y = Σ_i W_i · Z_i,   Z_i = Z[:, rows i·dilation …],   Z: (C·kw, input rows of the block, images, Wo)
+
+With the rows outermost and the images next, Z_i is a plain matrix without another copy. Where the weights are larger
+than the columns (fc6), cutting W into W_i would cost more than it saves, and the columns hold whole patches (kh·kw).
+"""
+
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from minifcn.backend import Array, Backend
+from minifcn.ops.geometry import ConvGeometry
+
+# Bytes of columns in one block: few enough to stay in the cache while the products read them; but at least as many as
+# the weights have, which each block reads once, and at most the budget.
+CACHE_BLOCK_BYTES = 4 * 2**20
+BUDGET_BYTES = 64 * 2**20
+# Below this, one block: handing work to a thread costs more than it saves.
+SMALLEST_SPLIT_BYTES = 2**17
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some images and some output rows: the part of a convolution that is computed at once."""
+
+    images: slice
+    rows: slice
+
+    @property
+    def row_count(self) -> int:
+        return self.rows.stop - self.rows.start
+
+
+def has_whole_patches(geometry: ConvGeometry, batch: int, out_channels: int) -> bool:
+    """Whether columns hold whole patches: no rows to share, or fewer positions than filters, as in fc6."""
+    return geometry.kernel_size[0] == 1 or geometry.stride[0] != 1 or batch * geometry.positions < out_channels
+
+
+def split_into_blocks(
+    backend: Backend, batch: int, channels: int, geometry: ConvGeometry, whole: bool, itemsize: int, weight_bytes: int
+) -> list[Block]:
+    """All output positions of a batch in blocks: several whole images where they are small, else bands of rows."""
+    out_h, out_w = geometry.output_size
+    row_bytes = channels * (geometry.taps if whole else geometry.kernel_size[1]) * out_w * itemsize
+    total = batch * out_h * row_bytes
+    limit = min(max(CACHE_BLOCK_BYTES, weight_bytes), BUDGET_BYTES)
+    if total > SMALLEST_SPLIT_BYTES:
+        limit = min(limit, -(-total // backend.workers))  # a block for each worker at least
+    rows = max(1, limit // row_bytes)
+    if rows >= out_h:
+        images = max(1, rows // out_h)
+        return [Block(slice(n, min(n + images, batch)), slice(0, out_h)) for n in range(0, batch, images)]
+    return [
+        Block(slice(n, n + 1), slice(first, min(first + rows, out_h)))
+        for n in range(batch)
+        for first in range(0, out_h, rows)
+    ]
+
+
+def share_out(backend: Backend, blocks: Sequence[Block], *, whole_images: bool = False) -> list[list[Block]]:
+    """The blocks in one contiguous share for each worker; always the same for the same number of workers.
+
+    whole_images: never cut an image's bands apart (for sums in which they overlap).
+    """
+    units = [[block] for block in blocks]
+    if whole_images:
+        units = [list(bands) for _, bands in itertools.groupby(blocks, key=lambda block: block.images.start)]
+    count = min(backend.workers, len(units))
+    bounds = [len(units) * share // count for share in range(count + 1)] if count else []
+    return [list(itertools.chain(*units[start:stop])) for start, stop in itertools.pairwise(bounds)]
+
+
+@dataclass(frozen=True)
+class _Slab:
+    """The input rows that a block's windows see, counted in the padded image, and the part of them that is image."""
+
+    size: tuple[int, int]  # height and width, padding included
+    inside: tuple[slice, slice]  # where in the slab the image's pixels lie
+    source: tuple[slice, slice]  # which pixels of the image these are
+
+
+@functools.lru_cache(maxsize=4096)
+def _slab(geometry: ConvGeometry, first: int, last: int) -> _Slab:
+    size, inside, source = [], [], []
+    for axis, (start, stop) in enumerate([(first, last), (0, geometry.output_size[1])]):
+        top = start * geometry.stride[axis] - geometry.padding[axis]
+        length = (stop - start - 1) * geometry.stride[axis] + geometry.window_size[axis]
+        begin, end = max(top, 0), min(top + length, geometry.input_size[axis])
+        end = max(end, begin)  # a band that sees only padding
+        size.append(length)
+        inside.append(slice(begin - top, end - top))
+        source.append(slice(begin, end))
+    return _Slab((size[0], size[1]), (inside[0], inside[1]), (source[0], source[1]))
+
+
+def gather_columns(backend: Backend, x: Array, geometry: ConvGeometry, block: Block, whole: bool) -> Array:
+    """The columns of one block: x (N, C, H, W) -> (C, kw, h, n, Wo), h being the input rows that the block sees; or,
+    with whole patches, (C, kh·kw, rows, n, Wo).
+
+    The result lies in scratch memory: it is good until the next block.
+    """
+    slab = _slab(geometry, block.rows.start, block.rows.stop)
+    part = x[block.images, :, slab.source[0], slab.source[1]]
+    if part.shape[2:] != slab.size:
+        padded = backend.scratch("slab", (*part.shape[:2], *slab.size), x.dtype)
+        padded[...] = 0
+        padded[:, :, slab.inside[0], slab.inside[1]] = part
+        part = padded
+    height = block.row_count if whole else slab.size[0]
+    places = geometry.taps if whole else geometry.kernel_size[1]
+    if places == 1 and part.shape[2:] == (height, geometry.output_size[1]) and len(part) == 1:
+        return part.transpose(1, 0, 2, 3)[:, :, :, None]  # a 1×1 kernel on one image: the image itself
+    shape = (x.shape[1], places, height, len(part), geometry.output_size[1])
+    columns = backend.scratch("columns", shape, x.dtype)
+    for place, window in enumerate(_windows(geometry, block.row_count, whole)):
+        columns[:, place] = part[window].transpose(1, 2, 0, 3)  # (n, C, h, Wo) -> (C, h, n, Wo)
+    return columns
+
+
+def kernel_row(columns: Array, geometry: ConvGeometry, block: Block, row: int, groups: int) -> Array:
+    """Z_i: the columns that row i of the kernel meets, as a matrix for each group, (groups, C/groups·kw, P).
+
+    P counts positions in the order (rows, images, Wo). Without a copy, unless the columns are an image itself.
+    """
+    start = row * geometry.dilation[0]
+    part = columns[:, :, start : start + block.row_count]
+    return part.reshape(groups, part.shape[0] // groups * part.shape[1], -1)
+
+
+def scatter_columns(backend: Backend, columns: Array, grad_x: Array, geometry: ConvGeometry, block: Block) -> None:
+    """The adjoint of gathering whole patches, col2im of one block: *add* each column to the pixels it was copied from.
+
+    columns: (…, P) with (C, kh·kw) leading. Where the padding was, the sum is dropped.
+    """
+    slab, channels = _slab(geometry, block.rows.start, block.rows.stop), grad_x.shape[1]
+    columns = columns.reshape(channels, geometry.taps, block.row_count, -1, geometry.output_size[1])
+    padded = backend.scratch("slab", (columns.shape[3], channels, *slab.size), columns.dtype)  # (n, C, h, w)
+    padded[...] = 0
+    for place, window in enumerate(_windows(geometry, block.row_count, whole=True)):
+        padded[window] += columns[:, place].transpose(2, 0, 1, 3)  # (C, rows, n, Wo) -> (n, C, rows, Wo)
+    grad_x[block.images, :, slab.source[0], slab.source[1]] += padded[:, :, slab.inside[0], slab.inside[1]]
+
+
+def _windows(geometry: ConvGeometry, rows: int, whole: bool) -> Iterator[tuple[Any, ...]]:
+    """For each place of the kernel (or of one of its rows, over all rows of the slab), the pixels it meets."""
+    (stride_h, stride_w), (dilation_h, dilation_w) = geometry.stride, geometry.dilation
+    last_h, last_w = (rows - 1) * stride_h, (geometry.output_size[1] - 1) * stride_w
+    for i in range(geometry.kernel_size[0] if whole else 1):
+        vertical = slice(i * dilation_h, i * dilation_h + last_h + 1, stride_h) if whole else slice(None)
+        for j in range(geometry.kernel_size[1]):
+            yield ..., vertical, slice(j * dilation_w, j * dilation_w + last_w + 1, stride_w)
