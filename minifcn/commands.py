@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from minifcn.backend import get_backend, keep_freed_memory, set_threads
-from minifcn.errors import MinifcnError
+from minifcn.errors import MinifcnError, UsageError
 
 INTERRUPTED = 130  # what shells report for Ctrl-C
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with defaults shown in the help, one more option for developers, and mistakes that point to --help."""
+    """argparse with the examples kept as typed, no abbreviated options, and mistakes that point to --help."""
 
     def __init__(self, name: str, description: str, epilog: str) -> None:
         super().__init__(
@@ -23,6 +23,9 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(UsageError.exit_code, f"error: {message}\nSee {self.prog} --help.\n")
 
     def add_machine_options(self) -> None:
         """The options that choose what computes; the same for every command."""
@@ -64,8 +67,8 @@ def run_command(main: Callable[[argparse.Namespace], int], parser: Parser) -> No
     except (OSError, MemoryError) as error:  # a full disk, a folder without permission, too large a picture
         if arguments.debug:
             traceback.print_exc()
-        reason = str(error) or "out of memory; use a smaller --size, --batch-size or --width"
-        print(f"error: {reason}", file=sys.stderr)
+        remedy = "; use a smaller --size, --batch-size or --width" if isinstance(error, MemoryError) else ""
+        print(f"error: {error or 'out of memory'}{remedy}", file=sys.stderr)
         code = 1
     sys.exit(code)
 

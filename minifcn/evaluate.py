@@ -6,13 +6,12 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from minifcn import models, weights
 from minifcn.commands import Parser, parse_size, run_command
-from minifcn.data import open_dataset
+from minifcn.data import open_for
 from minifcn.errors import DataError, UsageError
 from minifcn.files import to_json, write_atomically
 from minifcn.metrics import per_class_table, summary_table
-from minifcn.training import evaluate
+from minifcn.training import evaluate, load_segmenter, training_size
 
 EPILOG = """examples:
   python -m minifcn.evaluate runs/shapes-1/model.safetensors
@@ -38,8 +37,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--seed",
         type=int,
-        default=0,
-        help="of drawn pictures, and of the split of a folder without train and val (default: 0)",
+        help="of drawn pictures, and of the split of a folder without train and val (default: that of training)",
     )
     parser.add_argument("--json", metavar="FILE", help="write all figures to FILE, or to standard output for -")
     parser.add_machine_options()
@@ -47,16 +45,16 @@ def make_parser() -> Parser:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    file = weights.load(arguments.checkpoint)
-    model = models.from_weights(arguments.checkpoint)
-    if not isinstance(model, models.FCN):
-        raise UsageError(f"{arguments.checkpoint}: holds a classifier, which labels pictures, not pixels.")
-    model.to(arguments.device)
+    model, file = load_segmenter(arguments.checkpoint, arguments.device)
     spec = arguments.data or file.record.get("data")
     if spec is None:
         raise UsageError("--data: the checkpoint does not say what it was trained on; name a data set.")
-    size = arguments.size or (tuple(file.record["size"]) if file.record.get("size") else None)
-    dataset = _open(spec, arguments, file.record, size)
+    size = arguments.size or training_size(file)
+    foreground, seed = arguments.foreground, arguments.seed
+    if arguments.data is None:  # the very data of training: the same split, and masks read in the same way
+        foreground = file.record.get("foreground") if foreground is None else foreground
+    seed = file.record.get("seed", 0) if seed is None else seed
+    dataset = open_for(spec, arguments.split, size=size, foreground=foreground, seed=seed)
     classes = tuple(file.record.get("classes", ()))
     if len(dataset.classes) != model.architecture["num_classes"] or (classes and classes != tuple(dataset.classes)):
         raise DataError(
@@ -97,15 +95,6 @@ def main(arguments: argparse.Namespace) -> int:
             },
         )
     return 0
-
-
-def _open(spec: str, arguments: argparse.Namespace, record: dict[str, Any], size: tuple[int, int] | None) -> Any:
-    if spec == "shapes":
-        return open_dataset(spec, arguments.split, seed=arguments.seed, **({"size": size} if size else {}))
-    if spec.startswith("voc:"):
-        return open_dataset(spec, arguments.split)
-    foreground = arguments.foreground if arguments.foreground is not None else record.get("foreground")
-    return open_dataset(spec, arguments.split, foreground=foreground, seed=arguments.seed)
 
 
 def _write_json(target: str, result: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Writing files so that nothing half-written is ever left."""
+"""Writing files so that what stands under a name is always whole."""
 
 import json
 import math

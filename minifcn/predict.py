@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from minifcn import Tensor, models, no_grad, visualize, weights
+from minifcn import visualize
 from minifcn.commands import Parser, parse_size, run_command
 from minifcn.data import read_image, voc_palette
 from minifcn.errors import MinifcnError, UsageError
+from minifcn.training import label_pixels, load_segmenter, training_size
 
 EPILOG = """example:
   python -m minifcn.predict runs/shapes-1/model.safetensors holiday/*.jpg --out predictions
@@ -38,18 +38,14 @@ def make_parser() -> Parser:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    file = weights.load(arguments.checkpoint)
-    model = models.from_weights(arguments.checkpoint)
-    if not isinstance(model, models.FCN):
-        raise UsageError(f"{arguments.checkpoint}: holds a classifier, which labels pictures, not pixels.")
-    model.to(arguments.device)
+    model, file = load_segmenter(arguments.checkpoint, arguments.device)
     classes = file.record.get("classes") or [f"class {i}" for i in range(model.architecture["num_classes"])]
     palette = voc_palette()
     stored = np.array(file.record.get("palette", palette), np.uint8)
     palette[: len(stored)] = stored
-    size = arguments.size or (tuple(file.record["size"]) if file.record.get("size") else None)
+    size = arguments.size or training_size(file)
     background = 0 if classes[0] == "background" else None  # background stays as it is in the picture
-    _refuse_collisions(arguments.images)
+    _refuse_collisions(arguments.images, arguments.out)
     arguments.out.mkdir(parents=True, exist_ok=True)
     failed = []
     for path in arguments.images:
@@ -75,44 +71,16 @@ def main(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def label_pixels(
-    model: models.FCN,
-    image: np.ndarray,
-    preprocessing: weights.Preprocessing,
-    size: tuple[int, int] | None = None,
-    device: str = "cpu",
-) -> np.ndarray:
-    """The class of each pixel of a uint8 (H, W, 3) picture, as uint8 (H, W).
-
-    size: what the picture is scaled to for the network; the scores are scaled back before the best class is chosen, so
-    that borders are as smooth as the network sees them.
-    """
-    height, width = image.shape[:2]
-    if size is not None and size != (height, width):
-        image = np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
-    model.eval()
-    with no_grad():
-        scores = model(Tensor(preprocessing.apply(image)[None], device=device)).numpy()[0]  # (C, h, w)
-    if scores.shape[1:] == (height, width):
-        return scores.argmax(axis=0).astype(np.uint8)
-    best, labels = np.full((height, width), -np.inf, np.float32), np.zeros((height, width), np.uint8)
-    for number, score in enumerate(scores):  # class by class, so that a large picture needs no C planes of its size
-        plane = np.asarray(Image.fromarray(score).resize((width, height), Image.Resampling.BILINEAR))
-        labels[plane > best] = number
-        np.maximum(best, plane, out=best)
-    return labels
-
-
-def _refuse_collisions(paths: list[Path]) -> None:
-    """Two pictures of one name would overwrite each other's result."""
+def _refuse_collisions(paths: list[Path], out: Path) -> None:
+    """Nothing may overwrite a picture, nor another picture's result."""
+    pictures = {path.resolve() for path in paths}
     seen: dict[str, Path] = {}
     for path in paths:
-        for name in (path.stem, f"{path.stem}-overlay"):
-            if name in seen and seen[name] != path:
-                raise UsageError(
-                    f"{seen[name]} and {path}: would both be written to {name}.png; predict them into two folders."
-                )
-            seen[name] = path
+        for name in (f"{path.stem}.png", f"{path.stem}-overlay.png"):
+            if seen.setdefault(name, path) != path:
+                raise UsageError(f"{seen[name]} and {path}: would both be written to {name}; predict into two folders.")
+            if (out / name).resolve() in pictures:
+                raise UsageError(f"--out {out}: the result {name} would overwrite a picture; name another folder.")
 
 
 if __name__ == "__main__":

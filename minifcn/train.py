@@ -67,9 +67,7 @@ def make_parser() -> Parser:
         "--steps", type=int, help="batches, instead of epochs, for each stage (default on shapes: 1000)"
     )
     how.add_argument("--batch-size", type=int, help="pictures a batch (default: 4; 8 without arguments)")
-    how.add_argument(
-        "--lr", type=float, help="learning rate; biases get twice as much (default: 1e-3; 2e-3 without arguments)"
-    )
+    how.add_argument("--lr", type=float, help="learning rate; biases get twice as much (default: 1e-3)")
     how.add_argument("--optimizer", choices=OPTIMIZERS, help="(default: adam)")
     how.add_argument("--momentum", type=float, help="of sgd (default: 0.9)")
     how.add_argument("--weight-decay", type=float, help="of weights, not of biases (default: 0)")
@@ -148,6 +146,10 @@ def _configuration(given: dict[str, Any], out: Path | None, resume: bool) -> tup
         return config, out or _free_folder(config)
     if out is None:
         raise UsageError("--resume: say which run to go on with, by --out DIR.")
+    if not out.exists():
+        return resolve(given), out  # a run that was stopped before it began, or a first start in a loop of retries
+    if any(out.iterdir()) and not (out / "config.toml").exists():
+        raise UsageError(f"--resume: {out} holds no run (no config.toml); leave out --resume to start one elsewhere.")
     if not (out / "config.toml").exists():
         return resolve(given), out
     saved = Config.from_toml(out / "config.toml")

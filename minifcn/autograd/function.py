@@ -96,7 +96,8 @@ def _as_tensors(name: str, inputs: tuple[Any, ...]) -> list[Tensor | None]:
     for tensor in present:
         if tensor.dtype not in FLOAT_DTYPES:
             raise DtypeError(
-                f"{name}: needs float32 or float64, not {tensor.dtype}; convert with .astype(numpy.float32)."
+                f"{name}: needs float32 or float64, not {tensor.dtype}; convert the data before they become a Tensor, "
+                "with array.astype(numpy.float32)."
             )
     if len({tensor.backend for tensor in present}) > 1:
         places = ", ".join(tensor.device for tensor in present)

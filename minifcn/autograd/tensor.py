@@ -166,7 +166,7 @@ class Tensor:
             raise DtypeError(f"backward: grad is {seed.dtype}, the tensor {self.dtype}; they must be equal.")
         return seed
 
-    # The operators: each imports its operation inside, the one place where an import points up.
+    # The operators: each imports its operation inside, like `to` above, the one place where an import points up.
 
     def __add__(self, other: Any) -> Tensor:
         from minifcn.ops import add

@@ -27,6 +27,7 @@ __all__ = [
     "collate",
     "image_size",
     "open_dataset",
+    "open_for",
     "read_image",
     "read_mask",
     "resize",
@@ -57,6 +58,22 @@ def open_dataset(spec: str, split: str, **options: Any) -> Dataset:
     if (spec and Path(spec).exists()) or (looks_like_path and not colon):
         return _open(Folder, spec, (spec, split), options)
     raise UsageError(f"{spec!r} is not a data set, nor is there a folder of that name. {_ACCEPTED}.")
+
+
+def open_for(
+    spec: str, split: str, *, size: tuple[int, int] | None = None, foreground: int | None = None, seed: int = 0
+) -> Dataset:
+    """The data set that the commands mean, each kind with those of their options that concern it.
+
+    size: of drawn pictures (others are scaled by the loader). foreground: of a folder. seed: of drawn pictures, and of
+    the split of a folder without train and val. Raises UsageError for a foreground where masks cannot need one.
+    """
+    if spec == "shapes" or spec.startswith("voc:"):
+        if foreground is not None:
+            raise UsageError(f"--foreground {foreground}: is for the masks of a folder, not for {spec}.")
+        drawn: dict[str, Any] = {"seed": seed} | ({"size": size} if size else {})
+        return open_dataset(spec, split, **(drawn if spec == "shapes" else {}))
+    return open_dataset(spec, split, foreground=foreground, seed=seed)
 
 
 _OPTIONS: dict[type, tuple[str, ...]] = {

@@ -27,7 +27,7 @@ SMALLEST = 16  # pixels, height and width
 _HALF_BORDER = 0.51  # pixels: half of one, and a hair more against rounding, which could open the border
 _EXTENT = 1.07  # every outline lies within this many radii, apart from the border of sharp points, within 2 px more
 _SPLITS = {"train": 0, "val": 1}
-_LENGTHS = {"train": 4000, "val": 200}
+_LENGTHS = {"train": 4000, "val": 100}
 
 
 class Shapes:
@@ -36,7 +36,7 @@ class Shapes:
     Shapes("train" | "val", size=96, length=None, seed=0)[i] -> Sample(image uint8 (H, W, 3), labels uint8 (H, W), name)
 
     size: one number or (height, width), from 16 up; objects scale with the shorter side and their number with the area.
-    length: 4000 pictures in train and 200 in val unless given; sample i does not depend on it.
+    length: 4000 pictures in train and 100 in val unless given; sample i does not depend on it.
     About three quarters of the labelled pixels are background; object boundaries are void (255), one pixel wide.
     """
 
@@ -137,8 +137,8 @@ def _random_object(row: float, column: float, radius: float, rng: np.random.Gene
 def _scatter(height: int, width: int, rng: np.random.Generator) -> list[Object]:
     """Random objects which may overlap, but do not sit right on top of one another."""
     side = min(height, width)
-    count = max(2, round(rng.uniform(5.2, 9.4) * height * width / side**2))
-    radii = (side * rng.uniform(0.115, 0.235, count)).tolist()
+    count = max(2, round(rng.uniform(2.5, 5.4) * height * width / side**2))
+    radii = (side * rng.uniform(0.18, 0.31, count)).tolist()
     places = (rng.uniform(0.04, 0.96, (count, 8, 2)) * (height, width)).tolist()
     placed: list[Object] = []
     for radius, eight_places in zip(radii, places, strict=True):

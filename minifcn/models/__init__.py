@@ -24,9 +24,12 @@ def build(architecture: Mapping[str, Any], *, seed: int = 0) -> Any:
     return MODELS[name](**arguments, seed=seed)
 
 
-def from_weights(path: str | os.PathLike[str]) -> Any:
-    """Whatever network a weight file of this project holds, in evaluation mode."""
-    file = weights.load(path)
+def from_weights(path: str | os.PathLike[str], file: weights.WeightFile | None = None) -> Any:
+    """Whatever network a weight file of this project holds, in evaluation mode.
+
+    file: what `weights.load(path)` gave, if that was called already, so that a large file is not read twice.
+    """
+    file = weights.load(path) if file is None else file
     name = str(file.architecture.get("name"))
     if name not in MODELS:
         raise WeightsError(

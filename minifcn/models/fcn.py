@@ -229,8 +229,8 @@ class FCN8s(FCN):
 
 
 class FCN8sAtOnce(FCN8s):
-    """FCN-8s trained in one go, without the stages 32s and 16s: the skips' features are scaled down, since gradients
-    to them would otherwise drown the deep path's (Shelhamer et al. 2017, section 4.2).
+    """FCN-8s trained in one go, without the stages 32s and 16s: the skips' features are scaled down by fixed factors,
+    those of the released solver, so that the three streams of scores start at comparable sizes (Shelhamer et al. 2017).
     """
 
     name = "fcn8s-at-once"

@@ -22,7 +22,7 @@ def bilinear_filter(kernel_size: int) -> np.ndarray:
 
     A tent: 1 at the centre, falling linearly to 0 one stride away, in both directions. With k = 2·stride each output
     pixel is a weighted mean of its nearest inputs, and the filter's sum is stride².
-    Source: the initialisation of Long et al. 2015, section 3.3.
+    Source: Long et al. 2015, where upsampling starts as bilinear interpolation.
     """
     factor = (kernel_size + 1) // 2
     center = factor - 1 if kernel_size % 2 == 1 else factor - 0.5

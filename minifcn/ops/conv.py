@@ -3,11 +3,13 @@
 Three linear maps share one geometry, and both conv2d and conv_transpose2d are made of them:
 
     convolve          x, w -> y     Y = W · im2col(x)          forward
-    input_gradient    g, w -> dx    dX = col2im(Wᵀ · G)        its adjoint for fixed w
-    weight_gradient   x, g -> dw    dW = G · im2col(x)ᵀ        its adjoint for fixed x
+    input_gradient    g, w -> dx    dX = col2im(Wᵀ · D)        its adjoint for fixed w
+    weight_gradient   x, g -> dw    dW = D · im2col(x)ᵀ        its adjoint for fixed x
 
-with W the weight as a matrix (out, in·kh·kw), and Y, G of shape (out, L). Each runs block by block (a few output rows,
-or a few small images, at a time), so the columns in memory are bounded whatever the size of the layer.
+with W the weight as a matrix (out, in·kh·kw), Y of shape (out, L), and D = dL/dY. Where the rows of the kernel share
+columns (see blocks.py), a product is cut by kernel row: Y = Σ_i W_i · Z_i, and so dW_i = D · Z_iᵀ. Each map runs block
+by block (a few output rows, or a few small images, at a time), so the columns in memory are bounded whatever the size
+of the layer.
 """
 
 import math

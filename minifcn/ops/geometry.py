@@ -258,7 +258,7 @@ class CoordinateMap:
     """Where in the input the centre of output pixel i lies: at scale·i + offset, in input pixels, along one axis.
 
     Maps compose along a path of layers: map_of_first.then(map_of_second). Numbers are exact fractions. This is how
-    Caffe's crops are found (Long et al. 2015, section 4.2; `coord_map` in the released code).
+    Caffe's crops are found (`coord_map` in the released code; Shelhamer et al. 2017 describe the alignment).
     """
 
     scale: Fraction = Fraction(1)

@@ -2,7 +2,16 @@
 
 from minifcn.training.checkpoint import restore_checkpoint, save_checkpoint
 from minifcn.training.config import Config, resolve
-from minifcn.training.loop import classification_loss, evaluate, predict_labels, segmentation_loss, train
+from minifcn.training.loop import (
+    classification_loss,
+    evaluate,
+    label_pixels,
+    load_segmenter,
+    predict_labels,
+    segmentation_loss,
+    train,
+    training_size,
+)
 from minifcn.training.optim import SGD, Adam, Optimizer, paper_groups
 from minifcn.training.run import Run
 from minifcn.training.schedule import SCHEDULES, fixed, poly
@@ -17,6 +26,8 @@ __all__ = [
     "classification_loss",
     "evaluate",
     "fixed",
+    "label_pixels",
+    "load_segmenter",
     "paper_groups",
     "poly",
     "predict_labels",
@@ -25,4 +36,5 @@ __all__ = [
     "save_checkpoint",
     "segmentation_loss",
     "train",
+    "training_size",
 ]

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
 
 from minifcn import nn
 from minifcn.errors import WeightsError
-from minifcn.files import write_atomically
 from minifcn.nn import Module
 from minifcn.training.optim import Optimizer
-from minifcn.weights.file import read_safetensors
+from minifcn.weights.file import read_safetensors, write_safetensors
 
 FORMAT = 1
 _KEY = "minifcn-checkpoint"
@@ -50,8 +48,7 @@ def save_checkpoint(path: Path, model: Module, optimizer: Optimizer, progress: P
         "optimizer_steps": optimizer_steps,
         "generators": [generator.bit_generator.state for generator in _generators(model)],
     }
-    contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in tensors.items()}
-    write_atomically(path, save(contiguous, {_KEY: json.dumps(about)}))
+    write_safetensors(path, tensors, {_KEY: json.dumps(about)})
 
 
 def read_progress(path: Path) -> Progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -11,6 +12,7 @@ from typing import Any
 
 from minifcn.errors import UsageError
 from minifcn.models import MODELS
+from minifcn.models.fcn import GEOMETRIES, LEARNED_UPSAMPLING
 from minifcn.training.schedule import SCHEDULES
 
 CLASSIFIER = "classifier"
@@ -54,7 +56,8 @@ class Config:
     checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
-        _choose("--geometry", self.geometry, ("same", "paper"))
+        _choose("--geometry", self.geometry, tuple(GEOMETRIES))
+        _choose("--learned-upsampling", self.learned_upsampling, LEARNED_UPSAMPLING)
         _choose("--optimizer", self.optimizer, OPTIMIZERS)
         _choose("--schedule", self.schedule, tuple(SCHEDULES))
         _choose("--reduction", self.reduction, ("mean", "sum"))
@@ -77,13 +80,21 @@ class Config:
         for name, (value, minimum) in at_least.items():
             if value < minimum:
                 raise UsageError(f"{name} {value}: at least {minimum} is needed.")
-        if not 0 <= self.dropout < 1:
-            raise UsageError(f"--dropout {self.dropout}: a probability from 0 to below 1 is needed.")
+        for name, value in {"--dropout": self.dropout, "--momentum": self.momentum}.items():
+            if not 0 <= value < 1:
+                raise UsageError(f"{name} {value}: a number from 0 to below 1 is needed.")
+        for name, value in {"--lr": max(self.lr), "--weight-decay": self.weight_decay}.items():
+            if not (math.isfinite(value) and value >= 0):
+                raise UsageError(f"{name} {value}: a finite number, at least 0, is needed.")
+        if self.scale is not None and not 0 < self.scale[0] <= self.scale[1]:
+            raise UsageError(
+                f"--scale {self.scale[0]} {self.scale[1]}: MIN and MAX are needed, above 0, in this order."
+            )
 
     def to_toml(self) -> str:
         """One line a key. Keys that are None are left out, as TOML has no word for that."""
         present = {name: value for name, value in asdict(self).items() if value is not None}
-        return "".join(f"{name} = {json.dumps(value)}\n" for name, value in present.items())
+        return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in present.items())
 
     @classmethod
     def from_toml(cls, path: Path) -> Config:
@@ -112,8 +123,10 @@ class Config:
 def resolve(given: Mapping[str, Any]) -> Config:
     """The configuration that command-line values mean; what is not given takes its default.
 
-    Without data and model: the miniature. With either: one stage, the model (fcn8s unless given), from scratch.
+    Without a model, on shapes: the miniature. Otherwise one stage: the model (fcn8s unless given), from scratch.
     """
+    if given.get("epochs", 1) < 1:
+        raise UsageError(f"--epochs {given['epochs']}: at least 1 is needed.")
     given = dict(given)
     model, own_data = given.pop("model", None), given.get("data", MINIATURE.data) != MINIATURE.data
     if model is None and not own_data:
@@ -140,8 +153,8 @@ def _choose(name: str, value: str, choices: tuple[str, ...]) -> None:
 MINIATURE = Config(
     data="shapes",
     stages=(CLASSIFIER, "fcn32s", "fcn16s", "fcn8s"),
-    steps=(150, 230, 220, 400),
-    lr=(2e-3, 2e-3, 2e-3, 2e-3),
+    steps=(200, 200, 200, 350),
+    lr=(1e-3, 2e-3, 2e-3, 2e-3),
     width=8,
     fc_width=128,
     batch_size=8,

@@ -12,22 +12,12 @@ from minifcn import models, visualize
 from minifcn.data import Dataset, resize
 from minifcn.errors import UsageError
 from minifcn.files import to_json, write_atomically
+from minifcn.metrics import METRIC_HEADERS
 from minifcn.training import loop
 from minifcn.training.config import Config
 from minifcn.weights import Preprocessing, save_weights
 
-COLUMNS = (
-    "stage",
-    "step",
-    "loss",
-    "lr",
-    "images_per_second",
-    "pixel_accuracy",
-    "mean_accuracy",
-    "mean_iu",
-    "fw_iu",
-    "boundary_iu",
-)
+COLUMNS = ("stage", "step", "loss", "lr", "images_per_second", *METRIC_HEADERS)
 SHOWN = 4  # pictures on the prediction sheet
 
 
@@ -49,7 +39,7 @@ class RunFolder:
         self.rows: list[dict[str, Any]] = []
 
     def open(self, config: Config, *, resume: bool) -> None:
-        """Make the folder and write the configuration; UsageError if it holds files and is not to be resumed."""
+        """Make the folder and write the configuration; UsageError if it holds files that are not this run's."""
         if not resume and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UsageError(
                 f"--out {self.path}: is there and not empty. Continue its run with --resume, or name another folder."
@@ -69,7 +59,7 @@ class RunFolder:
                 rows = list(csv.DictReader(file))
         except FileNotFoundError:
             rows = []
-        self.rows = [row for row in rows if float(row["step"]) <= limits.get(row["stage"], -1)]
+        self.rows = [row for row in rows if _number(row.get("step")) <= limits.get(row["stage"], -1)]
 
     def start_rows(self) -> None:
         """Write metrics.csv anew, with the rows there are."""
@@ -99,6 +89,7 @@ class RunFolder:
             "size": config.size,
             "data": config.data,
             "foreground": config.foreground,
+            "seed": config.seed,
         }
         save_weights(
             path, model.state_dict(), architecture=model.architecture, preprocessing=preprocessing, record=record
@@ -139,3 +130,11 @@ class RunFolder:
             dataset.palette,
         )
         visualize.save_picture(sheet, self.path / "predictions.png")
+
+
+def _number(text: str | None) -> float:
+    """A step as a number; a row that was cut off has none, and counts as later than everything."""
+    try:
+        return float(text or "")
+    except ValueError:
+        return float("inf")

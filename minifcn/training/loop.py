@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
-from minifcn import ops
+from minifcn import models, ops, weights
 from minifcn.autograd.tensor import Tensor, no_grad
 from minifcn.data import Batch, Dataset, Loader
-from minifcn.errors import TrainingError
+from minifcn.errors import TrainingError, UsageError
 from minifcn.metrics import Evaluation
+from minifcn.models import FCN
 from minifcn.nn import Module
 from minifcn.training.optim import Optimizer
 from minifcn.training.schedule import Schedule, fixed
-from minifcn.weights import Preprocessing
+from minifcn.weights import Preprocessing, WeightFile
 
 Loss = Callable[[Tensor, np.ndarray], Tensor]  # (scores, labels) -> one number
 
@@ -83,9 +86,9 @@ def _check_finite(loss: float, step: int, batch: Batch, optimizer: Optimizer) ->
     if not math.isfinite(loss):
         lr = optimizer.groups[0]["lr"] * optimizer.lr_factor
         raise TrainingError(
-            f"step {step}: the loss is {loss}, at a learning rate of {lr:g}, on {', '.join(batch.names[:4])}. The last "
-            "checkpoint is kept. Try a learning rate ten times smaller (a loss summed over pixels, --reduction sum, "
-            "needs one smaller by their number)."
+            f"step {step}: the loss is {loss}, at a learning rate of {lr:g}, on {', '.join(batch.names[:4])}. "
+            "Checkpoints saved before are kept. Start again in another --out with a learning rate ten times smaller (a "
+            "loss summed over pixels, --reduction sum, needs one smaller by their number)."
         )
 
 
@@ -94,8 +97,9 @@ def check_weights(model: Module, step: int) -> None:
     for name, parameter in model.named_parameters():
         if not bool(parameter.backend.xp.isfinite(parameter.data).all()):
             raise TrainingError(
-                f"step {step}: {name} holds values that are not finite. The last checkpoint is kept. Try a "
-                "learning rate ten times smaller."
+                f"step {step}: {name} holds values that are not finite. "
+                "Checkpoints saved before are kept. Start again in another --out with a learning rate ten "
+                "times smaller."
             )
 
 
@@ -132,3 +136,46 @@ def evaluate(
             prediction = predict_labels(model, image[None, :, :height, :width], device)[0]
             result.update(labels[:height, :width], prediction)
     return result
+
+
+def label_pixels(
+    model: Module,
+    image: np.ndarray,
+    preprocessing: Preprocessing,
+    size: tuple[int, int] | None = None,
+    device: str = "cpu",
+) -> np.ndarray:
+    """The class of each pixel of a uint8 (H, W, 3) picture, as uint8 (H, W).
+
+    size: what the picture is scaled to for the network; the scores are scaled back before the best class is chosen, so
+    that borders are as smooth as the network sees them.
+    """
+    height, width = image.shape[:2]
+    if size is not None and size != (height, width):
+        image = np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    model.eval()
+    with no_grad():
+        scores = model(Tensor(preprocessing.apply(image)[None], device=device)).numpy()[0]  # (C, h, w)
+    if scores.shape[1:] == (height, width):
+        return scores.argmax(axis=0).astype(np.uint8)
+    best, labels = np.full((height, width), -np.inf, np.float32), np.zeros((height, width), np.uint8)
+    for number, score in enumerate(scores):  # class by class, so that a large picture needs no C planes of its size
+        plane = np.asarray(Image.fromarray(score).resize((width, height), Image.Resampling.BILINEAR))
+        labels[plane > best] = number
+        np.maximum(best, plane, out=best)
+    return labels
+
+
+def load_segmenter(path: str | os.PathLike[str], device: str = "cpu") -> tuple[FCN, WeightFile]:
+    """The network in a weight file, ready to label pixels, and the file's record; UsageError for a classifier."""
+    file = weights.load(path)
+    model = models.from_weights(path, file)
+    if not isinstance(model, FCN):
+        raise UsageError(f"{os.fspath(path)}: holds a classifier, which labels pictures, not pixels.")
+    return model.to(device), file
+
+
+def training_size(file: WeightFile) -> tuple[int, int] | None:
+    """What pictures were scaled to in training, (height, width), or None if they kept their sizes."""
+    size = file.record.get("size")
+    return (int(size[0]), int(size[1])) if size else None

@@ -167,7 +167,7 @@ class Adam(Optimizer):
 
 
 def paper_groups(model: Module, *, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights at lr with decay, biases at twice lr without, as in FCN's solvers (Long et al. 2015, section 4.3)."""
+    """Weights at lr with decay, biases at twice lr without, as in FCN's released solvers (Long et al. 2015)."""
     named = list(model.named_parameters())
     return [
         {"params": [p for name, p in named if not name.endswith(".bias")], "lr": lr, "weight_decay": weight_decay},

@@ -74,25 +74,25 @@ class Run:
 
     def _run_stage(self, number: int, before: Any) -> Any:
         stage = self.config.stages[number]
-        model = self._build(stage)
+        model = self._build(stage).to(self.device)
         optimizer = self._optimizer(model, self.config.lr[number])
         if self.progress.step > 0:
             restore_checkpoint(self.folder.checkpoint, model, optimizer)
             self.say(f"{stage}: resumed after step {self.progress.step}")
         elif number > 0:
             self._inherit(number, model, before)
-        model.to(self.device)
-        seconds = self.progress.seconds + self._train(number, model, optimizer)
-        result = self._measure(stage, model)
+        self._train(number, model, optimizer)
+        result = {"stage": stage, **self._measure(stage, model), "seconds": round(self.progress.seconds, 1)}
         self.folder.save_model(self.folder.stage_weights(stage), model, self.config, self.train_set, self.preprocessing)
-        self.folder.save_model(self.folder.model, model, self.config, self.train_set, self.preprocessing)
-        results = [*self.progress.results, {"stage": stage, **result, "seconds": round(seconds, 1)}]
+        if stage != CLASSIFIER:
+            self.folder.save_model(self.folder.model, model, self.config, self.train_set, self.preprocessing)
+        results = [*self.progress.results, result]
         self.progress = Progress(number + 1, results=results, baseline=self.progress.baseline)
         save_checkpoint(self.folder.checkpoint, model, optimizer, self.progress)
         return model
 
-    def _train(self, number: int, model: Any, optimizer: Optimizer) -> float:
-        """Steps of one stage, with logging, validation and checkpoints in between; the seconds that it took."""
+    def _train(self, number: int, model: Any, optimizer: Optimizer) -> None:
+        """Steps of one stage, with logging, validation and checkpoints in between."""
         stage, config, already = self.config.stages[number], self.config, self.progress.seconds
         loader = self._classifier_loader("train") if stage == CLASSIFIER else self._loader()
         steps = config.epochs * len(loader) if config.epochs else config.steps[number]
@@ -112,7 +112,7 @@ class Run:
             ):
                 self.progress.step, self.progress.seconds = step.number, already + time.perf_counter() - begin
                 window.add(step)
-                if step.number % LOG_EVERY == 0:
+                if step.number % LOG_EVERY == 0 or step.number == steps:
                     lr = config.lr[number] * step.lr_factor
                     self.folder.add_row(stage=stage, step=step.number, lr=lr, **window.summary())
                     self._show(bar, stage, step.number, steps, window)
@@ -120,13 +120,11 @@ class Run:
                 if every and step.number % every == 0 and step.number < steps:
                     self._validate(stage, step.number, model)
                 bar.update()
-                if step.number % config.checkpoint_every == 0 or interrupted():
+                if step.number % config.checkpoint_every == 0 or step.number == steps or interrupted():
                     loop.check_weights(model, step.number)
                     save_checkpoint(self.folder.checkpoint, model, optimizer, self.progress)
                 if interrupted():
                     raise KeyboardInterrupt
-        loop.check_weights(model, steps)
-        return time.perf_counter() - begin
 
     def _inherit(self, number: int, model: Any, before: Any) -> None:
         """Take over the weights of the stage before; `before` is None if that stage was run before a resume."""
@@ -266,9 +264,4 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
 
 def open_split(config: Config, split: str) -> Dataset:
     """The data set of a configuration."""
-    options: dict[str, Any] = {}
-    if config.data == "shapes":
-        options = {"size": config.size or 96, "seed": config.seed}
-    elif not config.data.startswith("voc:"):
-        options = {"foreground": config.foreground, "seed": config.seed}
-    return data.open_dataset(config.data, split, **options)
+    return data.open_for(config.data, split, size=config.size, foreground=config.foreground, seed=config.seed)

@@ -11,7 +11,7 @@ def fixed(step: int, steps: int) -> float:
 
 
 def poly(step: int, steps: int) -> float:
-    """(1 − step/steps)^0.9, down to almost nothing at the end (Chen et al. 2018, section 3.1), and 0 beyond it."""
+    """(1 − step/steps)^0.9, down to almost nothing at the end (Chen et al. 2018, DeepLab), and 0 beyond it."""
     return max(0.0, 1 - step / max(steps, 1)) ** 0.9
 
 

@@ -50,9 +50,7 @@ def save_weights(
         "preprocessing": preprocessing.to_dict(),
         "record": dict(record or {}),
     }
-    # ascontiguousarray: some versions of safetensors write other arrays wrongly. (It makes 0-d arrays 1-d: reshape.)
-    contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in tensors.items()}
-    write_atomically(path, save(contiguous, {_RECORD: json.dumps(about)}))
+    write_safetensors(path, tensors, {_RECORD: json.dumps(about)})
 
 
 def load(path: str | os.PathLike[str]) -> WeightFile:
@@ -79,6 +77,15 @@ def load(path: str | os.PathLike[str]) -> WeightFile:
         return WeightFile(tensors, architecture, Preprocessing.from_dict(preprocessing), record)
     except WeightsError as error:
         raise WeightsError(f"{path}: its record is damaged; {error}") from None
+
+
+def write_safetensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: dict[str, str]
+) -> None:
+    """Write tensors and metadata as a safetensors file: whole, or not at all."""
+    # ascontiguousarray: some versions of safetensors write other arrays wrongly. (It makes 0-d arrays 1-d: reshape.)
+    contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in tensors.items()}
+    write_atomically(path, save(contiguous, metadata))
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
