@@ -11,8 +11,9 @@ from typing import Any
 from minifcn.commands import Parser, parse_size, run_command
 from minifcn.errors import UsageError
 from minifcn.metrics import summary_table
+from minifcn.models.fcn import GEOMETRIES, LEARNED_UPSAMPLING
 from minifcn.training import Config, Run, resolve
-from minifcn.training.config import FCN_STAGES, OPTIMIZERS, spread
+from minifcn.training.config import FCN_STAGES, OPTIMIZERS, REDUCTIONS, spread
 from minifcn.training.schedule import SCHEDULES
 
 EPILOG = """examples:
@@ -28,89 +29,65 @@ Ctrl-C saves a checkpoint and stops. Exit codes: 0 done, 1 the run failed, 2 wro
 
 def make_parser() -> Parser:
     parser = Parser("train", "Train a fully convolutional network for semantic segmentation.", EPILOG)
-    what = parser.add_argument_group("what to train")
-    what.add_argument(
-        "--data", help="a folder of images and masks, voc:ROOT, or shapes (default: shapes, drawn on the fly)"
-    )
-    what.add_argument(
-        "--foreground", type=int, metavar="VALUE", help="a folder whose masks hold only 0 and VALUE: make it class 1"
-    )
-    what.add_argument(
-        "--model",
-        choices=FCN_STAGES,
-        help="train this network only, from scratch (default: all stages on shapes, else fcn8s)",
-    )
-    what.add_argument(
-        "--width", type=int, help="channels of the first convolutions; VGG16 has 64 (default: 16; 8 without arguments)"
-    )
-    what.add_argument(
-        "--fc-width", type=int, help="channels of fc6 and fc7 (default: 64 times the width; 128 without arguments)"
-    )
-    what.add_argument(
-        "--geometry",
-        choices=("same", "paper"),
-        help="paper: pad by 100 pixels and crop, as published; same: far cheaper (default: same)",
-    )
-    what.add_argument(
-        "--learned-upsampling",
-        choices=("intermediate", "none", "all"),
-        help="which transposed convolutions are learned; the others stay bilinear (default: intermediate)",
-    )
-    what.add_argument(
-        "--dropout", type=float, metavar="P", help="after fc6 and fc7 (default: 0.5; 0.1 without arguments)"
-    )
-
-    how = parser.add_argument_group("how to train")
-    length = how.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=int, help="passes over the training set (default: 30)")
-    length.add_argument(
-        "--steps", type=int, help="batches, instead of epochs, for each stage (default on shapes: 1000)"
-    )
-    how.add_argument("--batch-size", type=int, help="pictures a batch (default: 4; 8 without arguments)")
-    how.add_argument("--lr", type=float, help="learning rate; biases get twice as much (default: 1e-3)")
-    how.add_argument("--optimizer", choices=OPTIMIZERS, help="(default: adam)")
-    how.add_argument("--momentum", type=float, help="of sgd (default: 0.9)")
-    how.add_argument("--weight-decay", type=float, help="of weights, not of biases (default: 0)")
-    how.add_argument(
-        "--schedule", choices=tuple(SCHEDULES), help="of the learning rate (default: poly, which falls to 0)"
-    )
-    how.add_argument(
-        "--reduction",
-        choices=("mean", "sum"),
-        help="of the loss over pixels; a sum needs a far smaller --lr (default: mean)",
-    )
-    how.add_argument("--seed", type=int, help="of initial values, order, augmentation and dropout (default: 0)")
-
-    pictures = parser.add_argument_group("pictures")
-    pictures.add_argument(
-        "--size",
-        type=parse_size,
-        metavar="HxW",
-        help="scale pictures to this height and width (default: their own; 96 for shapes)",
-    )
-    pictures.add_argument("--crop", type=parse_size, metavar="HxW", help="train on random parts of this size")
-    pictures.add_argument(
-        "--scale", type=float, nargs=2, metavar=("MIN", "MAX"), help="train on pictures scaled by a random factor"
-    )
-    pictures.add_argument(
-        "--no-flip", dest="flip", action="store_const", const=False, help="do not mirror half of the pictures"
-    )
-
-    run = parser.add_argument_group("run")
-    run.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: the first free runs/NAME-N)")
-    run.add_argument(
-        "--resume", action="store_true", help="go on from the checkpoint in --out; options may be left out"
-    )
-    run.add_argument(
-        "--validate-every",
-        type=int,
-        metavar="STEPS",
-        help="measure on the val split in between (default: at the end of a stage)",
-    )
-    run.add_argument("--checkpoint-every", type=int, metavar="STEPS", help="(default: 100)")
-    run.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    _add_network(parser)
+    _add_training(parser)
+    _add_pictures(parser)
+    _add_run(parser)
     parser.add_machine_options()
     return parser
+
+
+def _add_network(parser: Parser) -> None:
+    add = parser.add_argument_group("what to train").add_argument
+    add("--data", help="a folder of images and masks, voc:ROOT, or shapes (default: shapes, drawn on the fly)")
+    add("--foreground", type=int, metavar="VALUE", help="a folder whose masks hold only 0 and VALUE: make it class 1")
+    add("--model", choices=FCN_STAGES, help="train only this, from scratch (default: all stages on shapes, else fcn8s)")
+    add("--width", type=int, help="channels of the first convolutions; VGG16 has 64 (default: 16; all stages: 8)")
+    add("--fc-width", type=int, help="channels of fc6 and fc7 (default: 64 times the width; all stages: 128)")
+    add("--geometry", choices=tuple(GEOMETRIES), help="paper: pad by 100 pixels; same: far cheaper (default: same)")
+    learned = "transposed convolutions to learn; the others stay bilinear (default: intermediate)"
+    add("--learned-upsampling", choices=LEARNED_UPSAMPLING, help=learned)
+    add("--dropout", type=float, metavar="P", help="after fc6 and fc7 (default: 0.5; all stages: 0.1)")
+
+
+def _add_training(parser: Parser) -> None:
+    group = parser.add_argument_group("how to train")
+    length = group.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=int, help="passes over the training set (default: 30)")
+    length.add_argument("--steps", type=int, help="batches a stage, in place of epochs (default on shapes: 1000)")
+    add = group.add_argument
+    add("--batch-size", type=int, help="pictures a batch (default: 4; all stages: 8)")
+    add("--lr", type=float, help="learning rate; biases get twice as much (default: 1e-3; all stages: 1e-3, then 2e-3)")
+    add("--optimizer", choices=OPTIMIZERS, help="(default: adam)")
+    add("--momentum", type=float, help="of sgd (default: 0.9)")
+    add("--weight-decay", type=float, help="of weights, not of biases (default: 0)")
+    add("--schedule", choices=tuple(SCHEDULES), help="of the learning rate (default: poly, which falls to 0)")
+    add(
+        "--reduction",
+        choices=REDUCTIONS,
+        help="of the loss over pixels; a sum needs a far smaller lr (default: mean)",
+    )
+    drawn = "of drawn pictures, of the split of a folder without train and val, "
+    add("--seed", type=int, help=drawn + "of initial values, order, augmentation and dropout (default: 0)")
+
+
+def _add_pictures(parser: Parser) -> None:
+    add = parser.add_argument_group("pictures").add_argument
+    size = "scale pictures to this height and width (default: their own; 96 for shapes)"
+    add("--size", type=parse_size, metavar="HxW", help=size)
+    add("--crop", type=parse_size, metavar="HxW", help="train on random parts of this size")
+    add("--scale", type=float, nargs=2, metavar=("MIN", "MAX"), help="train on pictures scaled by a random factor")
+    add("--no-flip", dest="flip", action="store_const", const=False, help="do not mirror half of the pictures")
+
+
+def _add_run(parser: Parser) -> None:
+    add = parser.add_argument_group("run").add_argument
+    add("--out", type=Path, metavar="DIR", help="folder of the run (default: the first free runs/NAME-N)")
+    add("--resume", action="store_true", help="go on from the checkpoint in --out; options may be left out")
+    validate = "measure on the val split every STEPS (default: at the end of a stage)"
+    add("--validate-every", type=int, metavar="STEPS", help=validate)
+    add("--checkpoint-every", type=int, metavar="STEPS", help="(default: 100)")
+    add("--quiet", action="store_true", help="no progress, only the result")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -146,12 +123,12 @@ def _configuration(given: dict[str, Any], out: Path | None, resume: bool) -> tup
         return config, out or _free_folder(config)
     if out is None:
         raise UsageError("--resume: say which run to go on with, by --out DIR.")
-    if not out.exists():
-        return resolve(given), out  # a run that was stopped before it began, or a first start in a loop of retries
-    if any(out.iterdir()) and not (out / "config.toml").exists():
-        raise UsageError(f"--resume: {out} holds no run (no config.toml); leave out --resume to start one elsewhere.")
     if not (out / "config.toml").exists():
-        return resolve(given), out
+        if out.exists() and any(out.iterdir()):
+            raise UsageError(
+                f"--resume: {out} holds no run (no config.toml); leave out --resume, and name another --out."
+            )
+        return resolve(given), out  # stopped before it began: start
     saved = Config.from_toml(out / "config.toml")
     if "model" in given:
         given["stages"] = (given.pop("model"),)

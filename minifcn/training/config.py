@@ -18,6 +18,7 @@ from minifcn.training.schedule import SCHEDULES
 CLASSIFIER = "classifier"
 FCN_STAGES = tuple(name for name in MODELS if name.startswith("fcn"))
 OPTIMIZERS = ("adam", "sgd")
+REDUCTIONS = ("mean", "sum")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Config:
         _choose("--learned-upsampling", self.learned_upsampling, LEARNED_UPSAMPLING)
         _choose("--optimizer", self.optimizer, OPTIMIZERS)
         _choose("--schedule", self.schedule, tuple(SCHEDULES))
-        _choose("--reduction", self.reduction, ("mean", "sum"))
+        _choose("--reduction", self.reduction, REDUCTIONS)
         for stage in self.stages:
             _choose("--model", stage, (CLASSIFIER, *FCN_STAGES))
         if not self.stages or self.stages[-1] == CLASSIFIER:

@@ -301,6 +301,35 @@ def test_resuming_another_configuration_names_the_keys(trained, pictures):
     assert "batch_size" not in process.stderr
 
 
+def test_a_result_never_overwrites_a_picture(tmp_path, trained):
+    """`--out .` in the folder of a PNG would put the mask in its place."""
+    Image.fromarray(np.full((9, 9, 3), 7, np.uint8)).save(tmp_path / "x.png")
+    before = (tmp_path / "x.png").read_bytes()
+    fails(run("minifcn.predict", trained / "model.safetensors", "x.png", "--out", ".", cwd=tmp_path), 2, "overwrite")
+    assert (tmp_path / "x.png").read_bytes() == before
+
+
+def test_evaluation_takes_the_split_of_training(tmp_path):
+    """With another seed, a folder without train and val would be split anew, and training pictures scored."""
+    root, out = write_folder(tmp_path / "d", [(16, 16)] * 10), tmp_path / "out"
+    assert run("minifcn.train", "--data", root, *TINY, "--seed", "3", "--out", out).returncode == 0
+    result = json.loads(run("minifcn.evaluate", out / "model.safetensors", "--json", "-").stdout)
+    stage = json.loads((out / "report.json").read_text())["stages"][0]
+    assert result["pixel_accuracy"] == pytest.approx(stage["pixel_accuracy"], abs=1e-12)
+    assert load(out / "model.safetensors").record["seed"] == 3
+
+
+def test_resuming_in_a_folder_that_holds_no_run_is_refused(tmp_path):
+    """A mistyped --out must not be filled with a new run."""
+    (tmp_path / "letter.txt").write_text("dear")
+    fails(run("minifcn.train", "--resume", "--out", tmp_path), 2, "holds no run")
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_a_foreground_is_for_folders(tmp_path):
+    fails(run("minifcn.train", "--foreground", "255", "--out", tmp_path / "out"), 2, "--foreground 255", "shapes")
+
+
 def test_resuming_needs_a_folder():
     fails(run("minifcn.train", "--resume"), 2, "--out")
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 
 import numpy as np
@@ -175,6 +176,23 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(finished, tmp_path, monke
         np.testing.assert_array_equal(undisturbed[name], resumed[name])
 
 
+def test_a_row_of_metrics_that_was_cut_off_is_dropped(finished, tmp_path):
+    """A full disk or a kill may leave half a line; resuming must not stumble over it."""
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    with open(out / "metrics.csv", "a") as file:
+        file.write("fcn8s")
+    start(TINY, out, resume=True).run()
+    assert read_rows(out) == read_rows(finished[0])
+
+
+def test_a_configuration_survives_any_path(tmp_path):
+    """JSON's escapes for characters beyond the basic plane are no TOML."""
+    config = Config(**{**vars(TINY), "data": 'bilder-😀 "ü"\\x'})
+    (tmp_path / "config.toml").write_text(config.to_toml(), encoding="utf-8")
+    assert Config.from_toml(tmp_path / "config.toml") == config
+
+
 def test_resuming_a_finished_run_changes_nothing(finished):
     out, _ = finished
     before = (out / "model.safetensors").read_bytes(), (out / "report.json").read_bytes()
@@ -237,6 +255,13 @@ def test_own_data_train_one_network():
         ({"geometry": "round"}, "--geometry"),
         ({"model": "vgg16"}, "--model"),
         ({"seed": -1}, "--seed"),
+        ({"lr": float("nan")}, "--lr"),
+        ({"lr": float("inf")}, "--lr"),
+        ({"epochs": 0}, "--epochs"),
+        ({"momentum": 2.0}, "--momentum"),
+        ({"weight_decay": -1.0}, "--weight-decay"),
+        ({"scale": (2.0, 1.0)}, "--scale"),
+        ({"learned_upsampling": "some"}, "--learned-upsampling"),
     ],
 )
 def test_impossible_choices_name_their_option(given, named):
