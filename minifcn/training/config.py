@@ -154,7 +154,7 @@ def _choose(name: str, value: str, choices: tuple[str, ...]) -> None:
 MINIATURE = Config(
     data="shapes",
     stages=(CLASSIFIER, "fcn32s", "fcn16s", "fcn8s"),
-    steps=(200, 200, 200, 350),
+    steps=(150, 200, 200, 350),
     lr=(1e-3, 2e-3, 2e-3, 2e-3),
     width=8,
     fc_width=128,

@@ -166,11 +166,15 @@ class Run:
         )
 
     def _classifier_loader(self, split: str) -> Loader:
-        """Pictures with one object in the middle; smaller than the segmenter's, so twice as many to a batch."""
-        pictures = data.ClassifiedShapes(split, seed=self.config.seed)
-        size = 2 * self.config.batch_size
+        """Pictures with one object in the middle, of the size at which the segmenter will see such objects."""
+        config = self.config
+        pictures = data.ClassifiedShapes(split, size=config.size or 96, seed=config.seed)
         return Loader(
-            pictures, size, normalise=self.preprocessing.apply, shuffle=split == "train", seed=self.config.seed
+            pictures,
+            config.batch_size,
+            normalise=self.preprocessing.apply,
+            shuffle=split == "train",
+            seed=config.seed,
         )
 
     def _scaled_size(self) -> tuple[int, int] | None:
