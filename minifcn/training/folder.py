@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,8 @@ class RunFolder:
 
 
 def _number(text: str | None) -> float:
-    """A step as a number; a row that was cut off has none, and counts as later than everything."""
+    """A step as a number; NaN, which is at most nothing, for a row that was cut off."""
     try:
         return float(text or "")
     except ValueError:
-        return float("inf")
+        return math.nan

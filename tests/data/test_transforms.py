@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from minifcn.data import VOID, Augment, Sample, collate, collate_classified, resize
+from minifcn.data import VOID, Augment, Sample, collate, resize
 from minifcn.data.transforms import IMAGENET_MEAN, crop, flip, pad
 from minifcn.errors import UsageError
 
@@ -119,14 +119,3 @@ def test_collate_takes_any_number_of_channels():
     assert images.shape == (1, 1, 1, 2)
     with pytest.raises(UsageError, match="no sample"):
         collate([], normalise)
-
-
-def test_collate_classified_stacks():
-    image = np.full((4, 6, 3), 101, dtype=np.uint8)
-    images, classes, sizes = collate_classified([(image, 7), (image, 0)], normalise)
-    assert images.shape == (2, 3, 4, 6)
-    assert images.dtype == np.float32
-    assert (images == 1).all()
-    assert classes.dtype == np.int64
-    assert classes.tolist() == [7, 0]
-    assert sizes == [(4, 6), (4, 6)]

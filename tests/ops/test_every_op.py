@@ -162,7 +162,7 @@ def test_without_recording_the_values_are_the_same(name):
 def test_other_dtypes_are_refused(name, dtype):
     """Half precision and whole numbers that overflow without a word."""
     tensors = [Tensor(np.ones(shape, dtype)) for shape in CASES[name][1]]
-    with pytest.raises(DtypeError, match=f"needs float32 or float64, not {np.dtype(dtype)}; convert with"):
+    with pytest.raises(DtypeError, match=f"needs float32 or float64, not {np.dtype(dtype)}; convert the data"):
         CASES[name][0](*tensors)
 
 

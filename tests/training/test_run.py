@@ -226,7 +226,7 @@ def test_a_loss_gone_wrong_keeps_the_last_good_checkpoint(tmp_path, monkeypatch)
         check(model, step)
 
     monkeypatch.setattr(run_module.loop, "check_weights", poison)
-    with pytest.raises(TrainingError, match=r"step 4: fc7.weight .*checkpoint is kept"):
+    with pytest.raises(TrainingError, match=r"step 4: fc7.weight .*Checkpoints saved before are kept"):
         start(config, out).run()
     saved = load_file(out / "checkpoint.safetensors")
     assert all(np.isfinite(array).all() for array in saved.values())
