@@ -3,12 +3,21 @@
 import json
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write under a temporary name beside it, wait until the disk has it, then rename.
+    """Write a file whole, or not at all; see atomic_file."""
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A file to write into, under a temporary name beside `path`; at the end, once the disk has it, it is renamed.
 
     Whatever happens on the way, what stands at `path` is the old file or the new one, whole.
     """
@@ -16,10 +25,14 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None or error.filename == str(temporary):  # say what was to be written
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

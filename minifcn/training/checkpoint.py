@@ -13,7 +13,7 @@ from minifcn import nn
 from minifcn.errors import WeightsError
 from minifcn.nn import Module
 from minifcn.training.optim import Optimizer
-from minifcn.weights.file import read_safetensors, write_safetensors
+from minifcn.weights.formats import safetensors
 
 FORMAT = 1
 _KEY = "minifcn-checkpoint"
@@ -24,7 +24,8 @@ class Progress:
     """Where a run stands.
 
     stage: by number; step: how many are done in it; seconds: spent on it so far; results: of the finished stages;
-    baseline: what predicting class 0 everywhere scores on the same pictures.
+    baseline: what predicting class 0 everywhere scores on the same pictures; preprocessing: how pictures become inputs;
+    source: the pretrained weights it started from.
     """
 
     stage: int = 0
@@ -32,6 +33,8 @@ class Progress:
     seconds: float = 0.0
     results: list[dict[str, Any]] = field(default_factory=list)
     baseline: dict[str, float] = field(default_factory=dict)
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, model: Module, optimizer: Optimizer, progress: Progress) -> None:
@@ -48,7 +51,7 @@ def save_checkpoint(path: Path, model: Module, optimizer: Optimizer, progress: P
         "optimizer_steps": optimizer_steps,
         "generators": [generator.bit_generator.state for generator in _generators(model)],
     }
-    write_safetensors(path, tensors, {_KEY: json.dumps(about)})
+    safetensors.write(path, tensors, {_KEY: json.dumps(about)})
 
 
 def read_progress(path: Path) -> Progress:
@@ -79,7 +82,7 @@ def restore_checkpoint(path: Path, model: Module, optimizer: Optimizer) -> None:
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    tensors, metadata = read_safetensors(path)
+    tensors, metadata = safetensors.read(path)
     try:
         about = json.loads(metadata.get(_KEY, "{}"))
     except (ValueError, RecursionError):
