@@ -1,0 +1,82 @@
+"""Keras: an HDF5 weight file -> arrays named by their paths in it, such as `block1_conv1/block1_conv1_W_1:0`.
+
+The file of a whole model has its weights in a group `model_weights`, which is left out of the names here.
+
+Read by h5py, but only what Keras writes: arrays in one piece, in the file itself. HDF5 has more, and a damaged or
+dishonest file of that kind opens other files, or makes HDF5 end the program: its decompression crashed in our trials.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minifcn.errors import WeightsError
+from minifcn.weights.limits import check_claim
+
+_WHOLE_MODEL = "model_weights/"
+_OPTIMIZER = ("optimizer_weights", "optimizer")  # groups beside the weights; the second since Keras 3
+_NUMBERS = "biufc"  # kinds of NumPy dtypes
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of numbers as they are stored, bfloat16 as float32. Texts, and what an optimizer keeps, are left out.
+
+    Raises WeightsError, naming the file, if it is missing, damaged or something else, claims more than it holds, or has
+    parts stored otherwise than Keras does, in other files for example; and if h5py is not installed.
+    """
+    try:
+        import h5py
+    except ImportError:
+        raise WeightsError(f'{path}: HDF5 files are read by h5py; pip install "minifcn[weights]".') from None
+    try:
+        with h5py.File(path, "r") as file:
+            datasets = _datasets(path, file)
+            return {name: _array(path, name, dataset) for name, dataset in datasets.items()}
+    except WeightsError:
+        raise
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:  # whatever HDF5 finds, h5py says by these
+        reason = " ".join(str(error).split())  # a damaged name may have line breaks
+        raise WeightsError(
+            f"{path}: cannot be read as an HDF5 file ({reason}). It may be damaged or cut off; fetch it again."
+        ) from None
+
+
+def _datasets(path: Path, file: Any) -> dict[str, Any]:
+    """The datasets of numbers, their sizes checked. None is read yet, and no link to another place followed."""
+    import h5py
+
+    paths: list[str] = []
+    file.visit_links(paths.append)  # a callback must not fail, or h5py raises a SystemError: all else is done after it
+    if not all(isinstance(one, str) for one in paths):
+        raise WeightsError(f"{path}: has names that are not UTF-8; it is damaged, or no file of Keras.")
+    prefix = _WHOLE_MODEL if any(one.startswith(_WHOLE_MODEL) for one in paths) else ""
+    datasets = {}
+    for name in (one.removeprefix(prefix) for one in paths if one.startswith(prefix)):
+        if name.split("/")[0] in _OPTIMIZER:
+            continue
+        link = file.id.links.get_info((prefix + name).encode())  # file[...] would follow it
+        if link.type != h5py.h5l.TYPE_HARD:
+            raise WeightsError(f"{path}: {name!r} is a link to another place; save the file with its weights in it.")
+        dataset = file[prefix + name]
+        if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in _NUMBERS:
+            continue  # a group, or a text
+        storage = dataset.id.get_create_plist()
+        if storage.get_layout() != h5py.h5d.CONTIGUOUS or storage.get_external_count():
+            raise WeightsError(
+                f"{path}: {name!r} is compressed, in chunks or in another file, as Keras never stores weights; "
+                "h5repack -f NONE -l CONTI OLD.h5 NEW.h5 makes a file that can be read."
+            )
+        if dataset.shape is not None:
+            datasets[name] = dataset
+    check_claim(path, sum(dataset.nbytes for dataset in datasets.values()))
+    return datasets
+
+
+def _array(path: Path, name: str, dataset: Any) -> np.ndarray:
+    """Its numbers, in native byte order. If they are not in the file, HDF5 would make up zeros."""
+    if dataset.id.get_storage_size() < dataset.size * dataset.id.get_type().get_size():
+        raise WeightsError(f"{path}: the numbers of {name!r} are missing; it is damaged, or was never finished.")
+    return np.asarray(dataset.astype(dataset.dtype.newbyteorder("="))[()])
