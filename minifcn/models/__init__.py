@@ -8,6 +8,7 @@ from minifcn import weights
 from minifcn.errors import WeightsError
 from minifcn.models import surgery
 from minifcn.models.fcn import FCN, FCN8s, FCN8sAtOnce, FCN16s, FCN32s, restore
+from minifcn.models.surgery import Transplant, load_pretrained
 from minifcn.models.vgg import VGG, VGG11, VGG13, VGG16, VGG19
 
 MODELS: dict[str, type[FCN] | type[VGG]] = {
@@ -25,18 +26,22 @@ def build(architecture: Mapping[str, Any], *, seed: int = 0) -> Any:
 
 
 def from_weights(path: str | os.PathLike[str], file: weights.WeightFile | None = None) -> Any:
-    """Whatever network a weight file of this project holds, in evaluation mode.
+    """Whatever network a weight file holds, in evaluation mode, with the preprocessing that belongs to it.
 
     file: what `weights.load(path)` gave, if that was called already, so that a large file is not read twice.
     """
     file = weights.load(path) if file is None else file
-    name = str(file.architecture.get("name"))
-    if name not in MODELS:
+    check_known(path, file)
+    return restore(MODELS[file.architecture["name"]], file, path)
+
+
+def check_known(path: str | os.PathLike[str], file: weights.WeightFile) -> None:
+    """WeightsError, naming the file and some of its tensors, unless it holds one of MODELS."""
+    if file.architecture.get("name") not in MODELS:
         raise WeightsError(
-            f"{os.fspath(path)}: does not say which network it holds; a file written by minifcn is expected "
-            "(model.safetensors of a run folder)."
+            f"{os.fspath(path)}: holds no network that minifcn knows (its own, a VGG, or a released FCN); "
+            f"its tensors are {', '.join(list(file.tensors)[:3]) or 'none'}, …"
         )
-    return restore(MODELS[name], file, path)
 
 
 __all__ = [
@@ -51,7 +56,10 @@ __all__ = [
     "FCN8sAtOnce",
     "FCN16s",
     "FCN32s",
+    "Transplant",
     "build",
+    "check_known",
     "from_weights",
+    "load_pretrained",
     "surgery",
 ]

@@ -10,6 +10,8 @@ Sources: Long et al. 2015, section 4; Shelhamer et al. 2017.
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -18,6 +20,7 @@ import numpy as np
 from minifcn import nn, ops, weights
 from minifcn.autograd.tensor import Tensor
 from minifcn.errors import UsageError, WeightsError
+from minifcn.models.surgery import load_pretrained
 from minifcn.models.vgg import DEPTHS, FC_KERNEL, Trunk, check_sizes
 from minifcn.ops import CoordinateMap
 
@@ -63,7 +66,7 @@ class FCN(Trunk):
 
     name: ClassVar[str]
     upsamplings: ClassVar[tuple[Upsampling, ...]]
-    skip_scales: ClassVar[dict[str, float]] = {}  # what each skip's features are multiplied by before its score layer
+    skip_scales: Mapping[str, float] = {}  # what each skip's features are multiplied by before its score layer
 
     def __init__(
         self,
@@ -99,7 +102,7 @@ class FCN(Trunk):
             if step.skip:
                 setattr(self, f"score_{step.skip}", _zero_score(pool_channels[step.skip], num_classes))
         self.crops = self._derive_crops()
-        self.architecture: dict[str, Any] = {
+        self.architecture = {
             "name": self.name,
             "num_classes": num_classes,
             "width": width,
@@ -124,7 +127,7 @@ class FCN(Trunk):
 
     def _add_skip(self, scores: Tensor, features: Tensor, step: Upsampling) -> Tensor:
         """scores + score layer of the skip's features, on the part of the image that both maps cover."""
-        if step.skip in self.skip_scales:
+        if step.skip is not None and step.skip in self.skip_scales:
             features = features * self.skip_scales[step.skip]
         skip = getattr(self, f"score_{step.skip}")(features)
         start = self.crops[step.name]
@@ -156,35 +159,44 @@ class FCN(Trunk):
 
     @classmethod
     def from_weights(cls, path: str | os.PathLike[str], num_classes: int | None = None) -> Self:
-        """A network with the architecture and the weights of a file that this project wrote, in evaluation mode.
+        """The network of a weight file, in evaluation mode: one of this project, or a released one of any container.
 
-        num_classes: if given, the number that the file must have. Raises WeightsError if the file holds another
-        network (which, and which class to use instead) or tensors that do not fit (each listed).
+        num_classes: if it differs from the file's, everything but the score layers and the upsampling is kept, these
+        start anew, and a warning says so. Raises WeightsError if the file holds another network (which, and what to
+        use instead) or tensors that do not fit (each listed).
         """
         file = weights.load(path)
-        if file.architecture.get("name") != cls.name:
+        name = file.architecture.get("name")
+        if name != cls.name:
             raise WeightsError(
-                f"{os.fspath(path)}: holds {file.architecture.get('name', 'an unnamed network')}, but {cls.__name__} "
-                f"is a {cls.name}; load it with the class of that name, or with models.from_weights."
+                f"{os.fspath(path)}: holds {name or 'a network that minifcn does not know'}, but {cls.__name__} is "
+                f"{cls.name}. Load it with models.from_weights; or take over its weights with "
+                f"models.load_pretrained({cls.__name__}(…), path)."
             )
-        classes = file.architecture.get("num_classes")
-        if num_classes is not None and num_classes != classes:
-            raise WeightsError(
-                f"{os.fspath(path)}: has {classes} classes, but {num_classes} were asked for; leave "
-                "num_classes out to take the file's."
-            )
-        return restore(cls, file, path)
+        if num_classes in (None, file.architecture.get("num_classes", num_classes)):
+            return restore(cls, file, path)
+        model = _construct(cls, {**file.architecture, "num_classes": num_classes}, path)
+        report = load_pretrained(model, file)
+        warnings.warn(f"{os.fspath(path)}: {report.summary()}; train it before use.", stacklevel=2)
+        return model.eval()
 
 
 def restore(network: type[Any], file: weights.WeightFile, path: str | os.PathLike[str]) -> Any:
     """The network of a weight file, in evaluation mode; WeightsError with `path` if the file contradicts itself."""
-    arguments = {key: value for key, value in file.architecture.items() if key != "name"}
+    model = _construct(network, file.architecture, path)
     try:
-        model = network(**arguments)
         model.load_state_dict(file.tensors)
-    except (TypeError, ValueError) as error:  # ours are ValueErrors too: sizes below 1, tensors that do not fit
-        raise WeightsError(f"{os.fspath(path)}: does not hold the network that its record describes. {error}") from None
+    except WeightsError as error:
+        raise WeightsError(f"{os.fspath(path)}: does not hold the network that it should. {error}") from None
+    model.preprocessing = file.preprocessing
     return model.eval()
+
+
+def _construct(network: type[Any], architecture: Mapping[str, Any], path: str | os.PathLike[str]) -> Any:
+    try:
+        return network(**{key: value for key, value in architecture.items() if key != "name"})
+    except (TypeError, ValueError) as error:  # ours are ValueErrors too: sizes below 1
+        raise WeightsError(f"{os.fspath(path)}: its architecture cannot be built. {error}") from None
 
 
 def _zero_score(in_channels: int, num_classes: int) -> nn.Conv2d:
@@ -231,7 +243,15 @@ class FCN8s(FCN):
 class FCN8sAtOnce(FCN8s):
     """FCN-8s trained in one go, without the stages 32s and 16s: the skips' features are scaled down by fixed factors,
     those of the released solver, so that the three streams of scores start at comparable sizes (Shelhamer et al. 2017).
+
+    skip_scales: other factors, by pooling; a released file brings its own.
     """
 
     name = "fcn8s-at-once"
-    skip_scales: ClassVar[dict[str, float]] = {"pool4": 0.01, "pool3": 0.0001}
+    skip_scales = {"pool4": 0.01, "pool3": 0.0001}  # noqa: RUF012
+
+    def __init__(self, *sizes: int, skip_scales: Mapping[str, float] | None = None, **options: Any) -> None:
+        super().__init__(*sizes, **options)
+        if skip_scales is not None:
+            self.skip_scales = dict(skip_scales)
+        self.architecture["skip_scales"] = dict(self.skip_scales)

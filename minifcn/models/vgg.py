@@ -10,7 +10,8 @@ import numpy as np
 
 from minifcn import nn, ops
 from minifcn.autograd.tensor import Tensor
-from minifcn.errors import ShapeError
+from minifcn.errors import ShapeError, UsageError
+from minifcn.weights import Preprocessing
 
 # How many 3×3 convolutions stand before each of the five poolings; the one table of the family.
 DEPTHS = {
@@ -21,6 +22,7 @@ DEPTHS = {
 }
 WIDENING = (1, 2, 4, 8, 8)  # channels of each block, in multiples of `width` (64 in the published networks)
 FC_KERNEL = 7  # fc6 sees 7×7 cells: 224 pixels halved five times
+VGG_GEOMETRIES = ("paper", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,13 @@ def check_sizes(network: str, **sizes: int) -> None:
 class Trunk(nn.Module):
     """The convolutions and poolings of VGG, and nothing above them: a base of VGG and FCN, which share its names.
 
-    Ceil pooling instead of the classifier's floor: on 224 pixels the same, and no size of image is ever too small.
+    Ceil pooling, as in Caffe, where the networks come from: no size of image is ever too small.
+    preprocessing: how pictures become inputs; that of the weights, once some are loaded (`surgery.load_pretrained`).
     """
+
+    preprocessing: Preprocessing = Preprocessing()
+    ceil_pooling: bool = True
+    architecture: dict[str, Any]  # what `models.build` takes to make the same network; stored in every weight file
 
     def __init__(
         self, depths: Sequence[int], width: int, in_channels: int, first_padding: int, generator: np.random.Generator
@@ -77,7 +84,7 @@ class Trunk(nn.Module):
         pooled = {}
         for layer in self.trunk:
             if layer.pooling:
-                x = pooled[layer.name] = ops.max_pool2d(x, 2, ceil_mode=True)
+                x = pooled[layer.name] = ops.max_pool2d(x, 2, ceil_mode=self.ceil_pooling)
             else:
                 x = ops.relu(getattr(self, layer.name)(x))
         return pooled
@@ -86,9 +93,12 @@ class Trunk(nn.Module):
 class VGG(Trunk):
     """A VGG classifier: (N, in_channels, H, W) -> (N, num_classes).
 
-    The dense layers take the 7×7 cells of a 224-pixel image. A smaller image gives fewer cells; they are put in the
-    middle of zeros, exactly what a convolution of kernel 7 and padding 3 sees at the centre. A larger image has
-    several windows: make the network fully convolutional (`surgery.fully_convolutional`), and it classifies each.
+    The dense layers take the 7×7 cells of a 224-pixel image. What becomes of other sizes is the geometry:
+    "paper": pooling rounds up, as in Caffe. A smaller image gives fewer cells; they are put in the middle of zeros,
+      exactly what a convolution of kernel 7 and padding 3 sees at the centre. A larger image has several windows:
+      make the network fully convolutional (`surgery.fully_convolutional`), and it classifies each.
+    "torchvision": pooling rounds down, and the map is averaged to 7×7 cells, as torchvision does; from 32 pixels up.
+    On 224 pixels both are the same.
 
     width: channels of the first block (64 as published); fc_width: of fc6 and fc7 (64·width, that is 4096, if None).
     fully_convolutional: fc6, fc7 and fc8 as convolutions over the cells: (N, num_classes, h, w) for larger images.
@@ -103,11 +113,16 @@ class VGG(Trunk):
         fc_width: int | None = None,
         in_channels: int = 3,
         *,
+        geometry: str = "paper",
         dropout: float = 0.5,
         fully_convolutional: bool = False,
         seed: int = 0,
     ) -> None:
+        if geometry not in VGG_GEOMETRIES:
+            known = ", ".join(VGG_GEOMETRIES)
+            raise UsageError(f"{type(self).__name__}: geometry {geometry!r} is not one of {known}.")
         generator = np.random.default_rng(seed)
+        self.geometry, self.ceil_pooling = geometry, geometry == "paper"
         super().__init__(DEPTHS[self.name], width, in_channels, first_padding=1, generator=generator)
         fc_width = 64 * width if fc_width is None else fc_width
         check_sizes(type(self).__name__, num_classes=num_classes, fc_width=fc_width)
@@ -122,12 +137,13 @@ class VGG(Trunk):
             self.fc7 = nn.Linear(fc_width, fc_width, generator=generator)
             self.fc8 = nn.Linear(fc_width, num_classes, generator=generator)
         self.dropout = nn.Dropout(dropout, generator=np.random.default_rng([seed, 1]))
-        self.architecture: dict[str, Any] = {
+        self.architecture = {
             "name": self.name,
             "num_classes": num_classes,
             "width": width,
             "fc_width": fc_width,
             "in_channels": in_channels,
+            "geometry": geometry,
             "dropout": dropout,
             "fully_convolutional": fully_convolutional,
         }
@@ -135,13 +151,14 @@ class VGG(Trunk):
     def forward(self, x: Tensor) -> Tensor:
         x = self.features(x)["pool5"]
         if not self.fully_convolutional:
-            x = self._as_one_window(x)
+            x = self._in_the_middle(x) if self.geometry == "paper" else average_cells(x, FC_KERNEL)
+            x = ops.reshape(x, (x.shape[0], -1))  # (N, C, 7, 7) -> (N, C·7·7)
         x = self.dropout(ops.relu(self.fc6(x)))
         x = self.dropout(ops.relu(self.fc7(x)))
         return self.fc8(x)
 
-    def _as_one_window(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) with h, w ≤ 7 -> (N, C·7·7), the cells in the middle."""
+    def _in_the_middle(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) with h, w ≤ 7 -> (N, C, 7, 7), the cells in the middle of zeros."""
         spare = [FC_KERNEL - size for size in x.shape[2:]]
         if min(spare) < 0:
             raise ShapeError(
@@ -150,7 +167,24 @@ class VGG(Trunk):
             )
         if max(spare) > 0:
             x = ops.pad(x, [(room // 2, room - room // 2) for room in spare])
-        return ops.reshape(x, (x.shape[0], -1))
+        return x
+
+
+def average_cells(x: Tensor, cells: int) -> Tensor:
+    """Adaptive average pooling, (N, C, h, w) -> (N, C, cells, cells): cell i is the mean of rows ⌊i·h/cells⌋ up to, but
+    not including, ⌈(i+1)·h/cells⌉, and so for columns. A linear map of each axis: y = A_h x A_wᵀ.
+    """
+    rows, columns = (Tensor(_averaging(size, cells).astype(x.dtype), device=x.device) for size in x.shape[2:])
+    return ops.matmul(ops.matmul(rows, x), ops.transpose(columns, 0, 1))
+
+
+def _averaging(size: int, cells: int) -> np.ndarray:
+    """The matrix (cells, size) whose row i averages the i-th of `cells` overlapping stretches."""
+    matrix = np.zeros((cells, size))
+    for cell in range(cells):
+        start, end = cell * size // cells, -(-(cell + 1) * size // cells)
+        matrix[cell, start:end] = 1 / (end - start)
+    return matrix
 
 
 class VGG11(VGG):

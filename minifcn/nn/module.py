@@ -70,6 +70,11 @@ class Module:
             for name, parameter in own.items()
             if name in state and tuple(state[name].shape) != tuple(parameter.shape)
         ]
+        problems += [
+            f"{name}: the state has the dtype {np.dtype(state[name].dtype)}; floating-point numbers are expected"
+            for name in own
+            if name in state and np.dtype(state[name].dtype).kind != "f"
+        ]
         if strict:
             problems += [f"{name}: missing from the state" for name in own if name not in state]
             problems += [f"{name}: not in the module" for name in state if name not in own]

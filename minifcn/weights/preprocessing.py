@@ -57,3 +57,10 @@ class Preprocessing:
             return cls(**arguments)
         except TypeError as error:
             raise WeightsError(f"preprocessing: {error}.") from None
+
+
+# What the published weights were trained on. It travels with the file; nobody types it.
+TORCHVISION = Preprocessing()
+CAFFE_VGG = Preprocessing("BGR", 1.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))  # the VGG team's, and Keras's
+CAFFE_FCN = Preprocessing("BGR", 1.0, (104.00698793, 116.66876762, 122.67891434), (1.0, 1.0, 1.0))
+PRESETS = {"torchvision": TORCHVISION, "caffe": CAFFE_VGG, "caffe-fcn": CAFFE_FCN}

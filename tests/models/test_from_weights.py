@@ -66,17 +66,27 @@ def test_a_class_takes_its_own_files_only_and_names_the_right_one(tmp_path):
     assert type(models.FCN16s.from_weights(path, num_classes=3)) is models.FCN16s
     with pytest.raises(WeightsError) as caught:
         models.FCN8s.from_weights(path)
-    for part in (str(path), "holds fcn16s", "FCN8s is a fcn8s", "models.from_weights"):
+    for part in (str(path), "holds fcn16s", "FCN8s is fcn8s", "models.from_weights", "models.load_pretrained(FCN8s("):
         assert part in str(caught.value)
     with pytest.raises(WeightsError, match="fcn8s-at-once"):
         models.FCN8s.from_weights(save(tmp_path / "b", models.FCN8sAtOnce(**SMALL)))
 
 
-def test_another_number_of_classes_is_refused(tmp_path):
-    """The argument that the public interface has, ignored."""
-    path = save(tmp_path / "model.safetensors", models.FCN32s(**SMALL))
-    with pytest.raises(WeightsError, match="has 3 classes, but 21 were asked for"):
-        models.FCN32s.from_weights(path, num_classes=21)
+def test_another_number_of_classes_keeps_all_but_the_scores_and_says_so(tmp_path):
+    """Scores of 3 classes squeezed into 21, a network that is new from end to end, or silence about it."""
+    trained = fill(models.FCN32s(**SMALL)).astype(np.float32)
+    path = save(tmp_path / "model.safetensors", trained)
+    with pytest.warns(UserWarning, match=r"score_fr.weight, score_fr.bias, upscore.weight; train it before use"):
+        model = models.FCN32s.from_weights(path, num_classes=21)
+    assert model.architecture == trained.architecture | {"num_classes": 21}
+    assert not model.training
+    before = trained.state_dict()
+    for name, array in model.state_dict().items():
+        if name.startswith("score"):
+            assert len(array) == 21
+            assert not array.any(), name
+        elif not name.startswith("upscore"):
+            assert_array_equal(array, before[name], err_msg=name)
 
 
 def both_loaders(path):
@@ -103,7 +113,6 @@ def test_tensors_that_do_not_fit_are_all_listed_with_the_file(tmp_path, changes,
 @pytest.mark.parametrize(
     "architecture",
     [
-        {},
         {"name": "unet"},
         {"name": ["fcn8s"]},
         {"name": "fcn8s", "depth": 3, "num_classes": 3},

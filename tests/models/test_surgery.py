@@ -118,28 +118,36 @@ def test_every_tensor_is_accounted_for_from_classifier_to_8s():
     """A stage that drops fc7 (the commonest mistake of the write-ups), starts its scores anew, or hides what it did."""
     classifier = fill(models.VGG16(5, 1, 2))
     stage32, stage16, stage8 = (model(4, 1, 2) for model in (models.FCN32s, models.FCN16s, models.FCN8s))
-    assert surgery.transplant(classifier.state_dict(), stage32) == surgery.Transplant(
-        copied=(*CONVOLUTIONS, "fc6.bias", "fc7.bias"),
-        reshaped=("fc6.weight", "fc7.weight"),
-        dropped=("fc8.weight", "fc8.bias"),
-        kept=("score_fr.weight", "score_fr.bias", "upscore.weight"),
-    )
-    assert surgery.transplant(fill(stage32).state_dict(), stage16) == surgery.Transplant(
-        copied=(*CONVOLUTIONS, *FC, "score_fr.weight", "score_fr.bias"),
-        reshaped=(),
-        dropped=("upscore.weight",),
-        kept=("upscore2.weight", "score_pool4.weight", "score_pool4.bias", "upscore16.weight"),
-    )
+    report = surgery.transplant(classifier.state_dict(), stage32)
+    assert set(report.copied) == {*CONVOLUTIONS, "fc6.bias", "fc7.bias"}
+    assert report.reshaped == ("fc6.weight", "fc7.weight")
+    assert report.dropped == ("fc8.weight", "fc8.bias")
+    assert report.kept == ("score_fr.weight", "score_fr.bias", "upscore.weight")
+    report = surgery.transplant(fill(stage32).state_dict(), stage16)
+    assert set(report.copied) == {*CONVOLUTIONS, *FC, "score_fr.weight", "score_fr.bias"}
+    assert (report.reshaped, report.dropped) == ((), ("upscore.weight",))
+    assert set(report.kept) == {"upscore2.weight", "score_pool4.weight", "score_pool4.bias", "upscore16.weight"}
     report = surgery.transplant(fill(stage16).state_dict(), stage8)
     kept = ("score_fr.weight", "score_fr.bias", "upscore2.weight", "score_pool4.weight", "score_pool4.bias")
     assert set(report.copied) == {*CONVOLUTIONS, *FC, *kept}
     assert (report.reshaped, report.dropped) == ((), ("upscore16.weight",))
     assert set(report.kept) == {"upscore_pool4.weight", "score_pool3.weight", "score_pool3.bias", "upscore8.weight"}
-    assert str(report).splitlines()[2:] == [
-        "dropped: upscore16.weight",
-        "newly initialised: upscore_pool4.weight, score_pool3.weight, score_pool3.bias, upscore8.weight",
-    ]
-    assert "reshaped to convolutions: none" in str(report)
+    assert report.summary() == (
+        "35 tensors copied; 0 reshaped; dropped upscore16.weight; "
+        "new upscore_pool4.weight, score_pool3.weight, score_pool3.bias, upscore8.weight"
+    )
+
+
+def test_the_report_is_a_table_of_names_and_shapes():
+    """Both shapes of a reshaped tensor; a dash where a tensor is not."""
+    report = surgery.transplant(models.VGG16(5, 1, 2).state_dict(), models.FCN32s(4, 1, 2))
+    lines = [line.split(maxsplit=3) for line in str(report).splitlines()]
+    assert lines[0] == ["tensor", "in", "the", "file  in the network"]
+    assert ["conv1_1.weight", "1×3×3×3", "1×3×3×3", "copied"] in lines
+    assert ["fc6.weight", "2×392", "2×8×7×7", "reshaped"] in lines
+    assert ["fc8.bias", "5", "—", "dropped"] in lines
+    assert ["score_fr.weight", "—", "4×2×1×1", "newly initialised: zero"] in lines
+    assert ["upscore.weight", "—", "4×4×64×64", "newly initialised: bilinear"] in lines
 
 
 def test_what_is_reported_is_what_happened():

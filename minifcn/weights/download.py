@@ -1,0 +1,174 @@
+"""Fetch a published weight file into the cache folder; none is given out whose hash is not the published one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import responses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pooch
+import requests
+from tqdm.auto import tqdm
+
+from minifcn.errors import WeightsError
+from minifcn.weights.catalogue import Published
+
+CACHE_VARIABLE = "MINIFCN_CACHE"
+TRIES = 3  # of one address whose connection is cut; each starts anew
+PAUSE = 1.0  # seconds before another try
+TIMEOUT = (10, 30)  # seconds: to connect, and for the next bytes to come
+_CHUNK_SIZE = 2**16  # bytes; with pooch's own 1,024 nothing comes faster than about 35 MiB a second
+_REASONS = (  # the first that an exception is, so the narrower ones come first
+    (requests.exceptions.SSLError, "no secure connection; its certificate may not be trusted here"),
+    (requests.exceptions.ProxyError, "the proxy does not let it through"),
+    (requests.Timeout, "no answer in time"),
+    (requests.ConnectionError, "no connection"),
+    (requests.TooManyRedirects, "redirected in a circle"),
+)
+
+
+class _Failure(NamedTuple):
+    reason: str
+    is_cut: bool  # the file was coming, so that another try may get it
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: the folder that MINIFCN_CACHE names, else this system's folder for caches."""
+    return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("minifcn")).expanduser()
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def download(
+    published: Published, cache: Path | None = None, *, progress: bool = True, say: Callable[[str], None] = _print
+) -> Path:
+    """The path of a published file in the cache, downloaded if it is not there or is damaged there.
+
+    cache: the folder; by default cache_folder(). progress: whether to show a bar. say: takes a line about each address.
+
+    Each address is tried in turn, and up to three times if its connection is cut. A file comes under a temporary name
+    and takes its own only once its hash is right; whatever happens, no part of one stays behind.
+
+    Raises WeightsError if no address gives the file, with the reason of each, its hash, and where to put it by hand; or
+    if the folder cannot be written.
+    """
+    path = (cache_folder() if cache is None else cache) / published.file_name
+    failures = []
+    try:
+        if path.is_file():
+            if _has_hash(path, published.hash):
+                return path
+            say(f"{path}: is damaged, for its hash is not {published.hash}; downloading it anew.")
+        for url in published.urls:
+            failure = _fetch(url, path, published, progress, say)
+            if failure is None:
+                return path
+            failures.append(f"{url}: {failure.reason}")
+    except OSError as error:
+        reason = "permission denied" if isinstance(error, PermissionError) else error.strerror or error
+        raise WeightsError(
+            f"{path}: cannot be downloaded ({reason}). Make room or name another folder in the "
+            f"environment variable {CACHE_VARIABLE}."
+        ) from None
+    listed = "\n  ".join(failures)
+    raise WeightsError(
+        f"{published.name}: {published.file_name} cannot be downloaded:\n  {listed}\nIts hash is {published.hash}. "
+        f"Fetch it by other means and put it at {path}, or give its path as SOURCE."
+    )
+
+
+def _has_hash(path: Path, expected: str) -> bool:
+    algorithm, _, digest = expected.partition(":")
+    return bool(pooch.file_hash(str(path), alg=algorithm) == digest)
+
+
+def _fetch(url: str, path: Path, published: Published, progress: bool, say: Callable[[str], None]) -> _Failure | None:
+    """None once the verified file stands at `path`; else why this address does not give it."""
+    size = f" ({published.size / 1e6:,.0f} MB)" if published.size else ""
+    say(f"{published.file_name}{size}: from {url}")
+    for tries_left in reversed(range(TRIES)):
+        failure = _try(url, path, published, progress)
+        if failure is None:
+            return None
+        try_again = failure.is_cut and tries_left > 0
+        say(f"{failure.reason}; trying again." if try_again else f"{failure.reason}.")
+        if not try_again:
+            break
+        time.sleep(PAUSE)
+    return failure
+
+
+def _try(url: str, path: Path, published: Published, progress: bool) -> _Failure | None:
+    downloader = _Downloader(published, progress)
+    try:
+        with _without_pooch_log():
+            pooch.retrieve(url, published.hash, path.name, path.parent, downloader=downloader)
+        return None
+    except requests.RequestException as error:  # must come first: most of them are OSErrors, some are ValueErrors
+        if downloader.received or isinstance(error, requests.exceptions.ChunkedEncodingError):
+            return _Failure("the connection was cut", is_cut=True)
+        if isinstance(error, requests.HTTPError) and error.response is not None:
+            status = error.response.status_code
+            return _Failure(f"HTTP {status} {responses.get(status, '')}".rstrip(), is_cut=False)
+        fitting = (reason for kind, reason in _REASONS if isinstance(error, kind))
+        return _Failure(next(fitting, "no usable answer"), is_cut=False)
+    except ValueError:  # pooch's if the hash is another, urllib3's if a server redirects to an impossible address
+        return _Failure(downloader.what_came(), is_cut=False)
+
+
+class _Downloader:
+    """pooch's downloader with a bar. It remembers what came, since pooch deletes a file with another hash."""
+
+    def __init__(self, published: Published, progress: bool) -> None:
+        self.published, self.progress = published, progress
+        self.received, self.beginning = 0, b""
+
+    def __call__(self, url: str, output_file: str, _: object) -> None:
+        # Not pooch's bar, which starts anew at its end to be full, and then shows a rate that never was.
+        bar: dict[str, Any] = {
+            "desc": self.published.file_name,
+            "total": self.published.size,
+            "bytes": False,  # not in units of 1024; the sizes that we print are not either
+            "unit": "B",
+            "unit_scale": True,
+            "delay": 0.1,  # seconds; so there is none for an address that gives nothing
+            "file": sys.stderr,
+            "disable": not self.progress,
+        }
+        with open(output_file, "w+b") as file, tqdm.wrapattr(file, "write", **bar) as counted:
+            try:
+                pooch.HTTPDownloader(chunk_size=_CHUNK_SIZE, timeout=TIMEOUT)(url, counted, None)
+            finally:
+                self.received = file.tell()
+                file.seek(0)
+                self.beginning = file.read(64)
+
+    def what_came(self) -> str:
+        """In words, what came instead of the file."""
+        if self.beginning.lstrip().startswith(b"<"):
+            return "a web page came, not the file"
+        if not self.received:
+            return "no usable answer"
+        size = self.published.size
+        expected = f" instead of {size:,}" if size and size != self.received else ""
+        return f"another file came, of {self.received:,} bytes{expected}: its hash is wrong"
+
+
+@contextmanager
+def _without_pooch_log() -> Iterator[None]:
+    """pooch tells of every download itself, to everybody's standard error."""
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

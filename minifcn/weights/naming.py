@@ -1,0 +1,310 @@
+"""Names: what other programs call the layers of VGG and of the FCNs; and which network a set of tensors is.
+
+Four conventions lead to the paper's names, which are this project's: conv1_1 … conv5_3, fc6, fc7, fc8, score_fr, …
+
+    torchvision, timm   features.0 … features.28, and classifier.0/.3/.6 or pre_logits.fc1/.fc2 and head.fc
+    Keras               block1_conv1 … block5_conv3, fc1, fc2, predictions
+    Caffe, and PyTorch  conv1_1 … (.weight, .bias)
+    Chainer             conv1_1/W, conv1_1/b, …
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minifcn.weights.preprocessing import CAFFE_FCN, CAFFE_VGG, TORCHVISION, Preprocessing
+
+Tensors = dict[str, np.ndarray]
+
+WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
+FC_KERNEL = 7  # fc6 sees 7×7 cells
+_WIDENING = (1, 2, 4, 8, 8)  # channels of each block, in multiples of the first block's
+_BATCH_NORM_EPSILON = 1e-5  # PyTorch's, with which the published networks were trained
+_FCN_HEADS = {  # which layers beside score_fr tell the networks apart, the finest first
+    "fcn8s": ("score_pool3", "upscore_pool4", "upscore8"),
+    "fcn16s": ("score_pool4", "upscore16"),
+    "fcn32s": ("upscore",),
+}
+_HEADS = {"fc6", "fc7", "fc8", "score_fr", "score_pool4", "score_pool3", "scale_pool4", "scale_pool3"} | {
+    "upscore",
+    "upscore2",
+    "upscore_pool4",
+    "upscore16",
+    "upscore8",
+}
+_CONV = re.compile(r"conv([1-5])_([1-9])")
+_FEATURE = re.compile(r"features\.(0|[1-9][0-9]?)")
+_CLASSIFIER = re.compile(r"classifier\.[0-9]")
+_DEPTHS = {
+    (1, 2): "vgg11",
+    (2, 2): "vgg13",
+    (2, 3): "vgg16",
+    (2, 4): "vgg19",
+}  # convolutions in blocks 1, 2; and 3 to 5
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network recognised in tensors: these by the paper's names, and what `models.build` and the pictures need."""
+
+    tensors: Tensors
+    architecture: dict[str, Any]
+    preprocessing: Preprocessing
+    convention: str
+    notes: tuple[str, ...] = field(default=())
+
+
+def without_wrapper(tensors: Tensors) -> Tensors:
+    """The same without a prefix, such as `module.`, that stands before every name."""
+    while tensors and any(all(name.startswith(found := prefix) for name in tensors) for prefix in WRAPPERS):
+        tensors = {name.removeprefix(found): array for name, array in tensors.items()}
+    return tensors
+
+
+def recognise(tensors: Tensors, container: str = "") -> Network | None:
+    """The network that these tensors are, by their names and shapes; None if it is none of VGG's or the FCNs'.
+
+    container: where they come from, since Caffe's and Chainer's files differ in their means. The network's tensors are
+    views of these where possible; Keras's fc6 is rearranged where it stands.
+    """
+    notes: tuple[str, ...] = ()
+    if any(array.size == 0 or array.dtype.kind != "f" for name, array in tensors.items() if not _is_counter(name)):
+        return None
+    if (named := _from_torchvision(tensors)) is not None:
+        convention, preprocessing = "torchvision", TORCHVISION
+        if any(name.endswith(".running_mean") for name in tensors):
+            notes = ("batch normalisation folded into the convolutions",)
+    elif (named := _from_keras(tensors)) is not None:
+        convention, preprocessing = "Keras", CAFFE_VGG
+    elif (named := _from_paper(tensors)) is not None:
+        is_vgg_team = "score_fr.weight" not in named and "npz" not in container
+        convention, preprocessing = "Caffe", CAFFE_VGG if is_vgg_team else CAFFE_FCN
+    else:
+        return None
+    architecture = _trunk_architecture(named)
+    if architecture is None:
+        return None
+    is_fcn = "score_fr.weight" in named
+    if is_fcn and named["score_fr.weight"].ndim != 4:
+        return None
+    named = {name: _without_spare_axes(name, array, is_fcn) for name, array in named.items()}
+    if convention == "Keras" and "fc6.weight" in named:
+        if named["fc6.weight"].ndim != 2 or named["fc6.weight"].shape[1] % FC_KERNEL**2:
+            return None
+        named["fc6.weight"] = _channels_first(named["fc6.weight"])
+    head = _fcn_head(named) if is_fcn else _vgg_head(named)
+    if head is None or (is_fcn and architecture["name"] != "vgg16"):
+        return None
+    architecture |= head
+    if convention == "torchvision":
+        architecture["geometry"] = "torchvision"
+    return Network(named, architecture, preprocessing, convention, notes)
+
+
+def _is_counter(name: str) -> bool:
+    """How many batches a batch normalisation has seen: an integer, of no use here."""
+    return name.endswith(".num_batches_tracked")
+
+
+# From other names
+
+
+def _from_torchvision(tensors: Tensors) -> Tensors | None:
+    """features.N are numbered with their ReLUs and poolings: a gap in the numbers tells where a block ends."""
+    layers: dict[str, Tensors] = {}
+    for name, array in tensors.items():
+        layer, _, part = name.rpartition(".")
+        if not _is_counter(name):
+            layers.setdefault(layer, {})[part] = array
+    convolutions = {
+        int(layer.removeprefix("features.")): parts
+        for layer, parts in layers.items()
+        if _FEATURE.fullmatch(layer) and parts.get("weight", np.empty(0)).ndim == 4
+    }
+    normalised = any("running_mean" in parts for parts in layers.values())
+    layer_size = 3 if normalised else 2  # convolution, (batch normalisation,) ReLU
+    named: Tensors = {}
+    block, position, previous = 1, 1, None
+    for number, parts in sorted(convolutions.items()):
+        if previous is not None:
+            if number - previous not in (layer_size, layer_size + 1):
+                return None
+            block, position = (block, position + 1) if number - previous == layer_size else (block + 1, 1)
+        previous = number
+        parts = dict(parts)
+        if normalised:
+            statistics = layers.pop(f"features.{number + 1}", {})
+            if not {"running_mean", "running_var"} <= statistics.keys():
+                return None
+            by_channel = [*statistics.values(), *(array for part, array in parts.items() if part != "weight")]
+            if any(array.shape != parts["weight"].shape[:1] for array in by_channel):
+                return None
+            if not (statistics["running_var"] >= 0).all():
+                return None
+            parts = fold_batch_norm(parts, statistics)
+        named |= {f"conv{block}_{position}.{part}": array for part, array in parts.items()}
+        del layers[f"features.{number}"]
+    dense = _dense_layers(layers)
+    if not named or len(dense) != len(layers):
+        return None
+    for name, layer in zip(("fc6", "fc7", "fc8"), dense, strict=False):
+        named |= {f"{name}.{part}": array for part, array in layers[layer].items()}
+    return named
+
+
+def _dense_layers(layers: Mapping[str, Tensors]) -> list[str]:
+    """torchvision's or timm's names of fc6, fc7 and fc8, in this order; fc8, or all three, may be missing."""
+    if any(layer.startswith("pre_logits.") for layer in layers):
+        return [layer for layer in ("pre_logits.fc1", "pre_logits.fc2", "head.fc") if layer in layers]
+    dense = sorted(layer for layer in layers if _CLASSIFIER.fullmatch(layer))
+    if dense == [
+        "classifier.0",
+        "classifier.3",
+    ]:  # of an FCN, whose fc7 is square; else it is the head of another network
+        shape = layers["classifier.3"].get("weight", np.empty(0)).shape
+        return dense if shape[:1] == shape[1:2] else []
+    return dense if len(dense) == 3 else []
+
+
+def fold_batch_norm(convolution: Mapping[str, np.ndarray], statistics: Mapping[str, np.ndarray]) -> Tensors:
+    """A convolution and the batch normalisation after it, in evaluation, as one convolution.
+
+    γ (Wx + b − μ) / √(σ² + ε) + β is linear in x: with s = γ / √(σ² + ε) it is (sW) x + (s (b − μ) + β). Padding does
+    not matter, since it comes before both. Computed in float64, given in the weight's dtype.
+    """
+    weight = convolution["weight"]
+    mean, variance = (statistics[name].astype(np.float64) for name in ("running_mean", "running_var"))
+    scale = statistics.get("weight", np.ones_like(mean)) / np.sqrt(variance + _BATCH_NORM_EPSILON)
+    bias = scale * (convolution.get("bias", np.zeros_like(mean)) - mean) + statistics.get("bias", 0.0)
+    folded = weight * scale[:, None, None, None]
+    return {"weight": folded.astype(weight.dtype), "bias": bias.astype(weight.dtype)}
+
+
+def _from_keras(tensors: Tensors) -> Tensors | None:
+    """Kernels are (height, width, in, out), dense weights (in, out)."""
+    dense = {"fc1": "fc6", "fc2": "fc7", "predictions": "fc8"}
+    named: Tensors = {}
+    for path, array in tensors.items():
+        layer = path.split("/")[0]
+        if found := re.fullmatch(r"block([1-5])_conv([1-9])", layer):
+            name = f"conv{found[1]}_{found[2]}"
+        elif layer in dense:
+            name = dense[layer]
+        else:
+            return None
+        part = "bias" if array.ndim == 1 else "weight"
+        if f"{name}.{part}" in named or array.ndim not in (1, 2, 4):
+            return None
+        if array.ndim == 4:
+            array = array.transpose(3, 2, 0, 1)  # (kh, kw, in, out) -> (out, in, kh, kw)
+        elif array.ndim == 2:
+            array = array.T  # (in, out) -> (out, in)
+        named[f"{name}.{part}"] = array
+    return named
+
+
+def _channels_first(weight: np.ndarray) -> np.ndarray:
+    """Keras's fc6, which sees the cells in the order (row, column, channel), for the order (channel, row, column).
+
+    (out, 7·7·C) -> (out, C·7·7), a few rows at a time and, where the layout allows, in the same memory: fc6 is three
+    quarters of VGG16, and a second copy of it would be noticed.
+    """
+    result = weight if weight.flags.c_contiguous and weight.flags.writeable else np.empty_like(weight, order="C")
+    for start in range(0, len(weight), 64):
+        rows = weight[start : start + 64].reshape(-1, FC_KERNEL**2, weight.shape[1] // FC_KERNEL**2)
+        result[start : start + 64] = rows.transpose(0, 2, 1).reshape(len(rows), -1)  # (n, 49, C) -> (n, C·49)
+    return result
+
+
+def _from_paper(tensors: Tensors) -> Tensors | None:
+    endings = {"W": "weight", "b": "bias", "weight": "weight", "bias": "bias"}
+    named: Tensors = {}
+    for name, array in tensors.items():
+        layer, _, part = name.replace("/", ".").rpartition(".")
+        if part not in endings or not (_CONV.fullmatch(layer) or layer in _HEADS):
+            return None
+        named[f"{layer}.{endings[part]}"] = array
+    return named if len(named) == len(tensors) else None
+
+
+def _without_spare_axes(name: str, array: np.ndarray, is_fcn: bool) -> np.ndarray:
+    """Shapes as the networks have them: Caffe once gave every blob four axes; fc6 to fc8 are dense or convolutions."""
+    layer, _, part = name.partition(".")
+    if part == "bias" or layer.startswith("scale_"):
+        return array.reshape(-1)
+    if layer not in ("fc6", "fc7", "fc8"):
+        return array
+    if array.ndim == 4 and array.shape[:2] == (1, 1):
+        array = array[0, 0]  # (1, 1, out, in) -> (out, in)
+    kernel_size = FC_KERNEL if layer == "fc6" else 1
+    if is_fcn and array.ndim == 2 and array.shape[1] % kernel_size**2 == 0:
+        return array.reshape(len(array), -1, kernel_size, kernel_size)  # (out, in·kh·kw) -> (out, in, kh, kw)
+    if not is_fcn and array.ndim == 4:
+        return array.reshape(len(array), -1)  # (out, in, kh, kw) -> (out, in·kh·kw)
+    return array
+
+
+# Which network
+
+
+def _trunk_architecture(named: Tensors) -> dict[str, Any] | None:
+    """VGG's depth, width and in_channels from its convolutions; None unless all are there, 3×3, and fit."""
+    depths: dict[int, int] = {}
+    for name in named:
+        if found := _CONV.fullmatch(name.removesuffix(".weight")):
+            depths[int(found[1])] = max(depths.get(int(found[1]), 0), int(found[2]))
+    if sorted(depths) != [1, 2, 3, 4, 5] or depths[1] != depths[2] or not depths[3] == depths[4] == depths[5]:
+        return None
+    network = _DEPTHS.get((depths[1], depths[3]))
+    first = named.get("conv1_1.weight", np.empty(0))
+    if network is None or first.ndim != 4:
+        return None
+    width, in_channels = first.shape[:2]
+    channels = in_channels
+    for block, widening in enumerate(_WIDENING, start=1):
+        for position in range(1, depths[block] + 1):
+            weight = named.get(f"conv{block}_{position}.weight", np.empty(0))
+            bias = named.get(f"conv{block}_{position}.bias", np.empty(0))
+            if weight.shape != (widening * width, channels, 3, 3) or bias.size != widening * width:
+                return None
+            channels = widening * width
+    return {"name": network, "width": width, "in_channels": in_channels}
+
+
+def _vgg_head(named: Tensors) -> dict[str, Any] | None:
+    """Sizes of the dense layers, as far as they are there."""
+    sizes = {"fc_width": "fc6.weight", "num_classes": "fc8.weight"}
+    return {key: len(named[name]) for key, name in sizes.items() if name in named and named[name].ndim}
+
+
+def _fcn_head(named: Tensors) -> dict[str, Any] | None:
+    """The FCN, by its finest skip. The released networks pad by 100 and keep every upsampling bilinear.
+
+    FCN-8s at once brings the factors of its skips as layers, whose tensors are taken out here. None if these layers
+    scale otherwise than one number for each of the two skips.
+    """
+    name = next(
+        (fcn for fcn, layers in _FCN_HEADS.items() if any(f"{layer}.weight" in named for layer in layers)), "fcn32s"
+    )
+    head: dict[str, Any] = {
+        "name": name,
+        "num_classes": len(named["score_fr.weight"]),
+        "fc_width": named["score_fr.weight"].shape[1],
+        "geometry": "paper",
+        "learned_upsampling": "none",
+    }
+    scales = {pool: named.pop(f"scale_{pool}.weight") for pool in ("pool4", "pool3") if f"scale_{pool}.weight" in named}
+    if not scales:
+        return head
+    if name != "fcn8s" or len(scales) < 2 or any(np.ptp(scale) != 0 for scale in scales.values()):
+        return None
+    # By the shortest decimal form: float(float32(0.01)) would be 0.009999999776, with which no network was built.
+    return head | {
+        "name": "fcn8s-at-once",
+        "skip_scales": {pool: float(str(scale[0])) for pool, scale in scales.items()},
+    }
