@@ -1,10 +1,14 @@
 """What the commands share: how they end, and how they read sizes. Nothing is computed here."""
 
 import argparse
+import errno
+import io
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from minifcn.backend import get_backend, keep_freed_memory, set_threads
 from minifcn.errors import MinifcnError, UsageError
@@ -36,11 +40,16 @@ class Parser(argparse.ArgumentParser):
         machine.add_argument(
             "--threads", type=int, help="threads to compute with (default: all cores, or OMP_NUM_THREADS)"
         )
-        machine.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+        self.add_debug_option(machine)
+
+    def add_debug_option(self, group: Any = None) -> None:
+        (group or self).add_argument("--debug", action="store_true", help="show the whole traceback of an error")
 
 
 def set_up_machine(arguments: argparse.Namespace) -> None:
     """Make sure that the device answers, and set the number of threads, before anything else is done."""
+    if "device" not in arguments:  # a command that computes nothing
+        return
     get_backend(arguments.device)
     keep_freed_memory()
     if arguments.threads is not None:
@@ -52,13 +61,23 @@ def run_command(main: Callable[[argparse.Namespace], int], parser: Parser) -> No
 
     A user's mistake is one message without a traceback; --debug shows where it was found.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a console or a file name of another encoding stops nothing
     arguments = parser.parse_args()
+    signal.signal(
+        signal.SIGTERM, lambda number, frame: sys.exit(128 + number)
+    )  # so that half-written files are removed
     try:
         set_up_machine(arguments)
         code = main(arguments)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = INTERRUPTED
+    except BrokenPipeError:  # who read the output wants no more of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     except MinifcnError as error:
         if arguments.debug:
             traceback.print_exc()
@@ -67,10 +86,18 @@ def run_command(main: Callable[[argparse.Namespace], int], parser: Parser) -> No
     except (OSError, MemoryError) as error:  # a full disk, a folder without permission, too large a picture
         if arguments.debug:
             traceback.print_exc()
-        remedy = "; use a smaller --size, --batch-size or --width" if isinstance(error, MemoryError) else ""
-        print(f"error: {error or 'out of memory'}{remedy}", file=sys.stderr)
+        print(f"error: {_in_words(error)}", file=sys.stderr)
         code = 1
     sys.exit(code)
+
+
+def _in_words(error: OSError | MemoryError) -> str:
+    if isinstance(error, MemoryError):
+        return f"{error or 'out of memory'}; where pictures are computed, use a smaller --size, --batch-size or --width"
+    words = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return (
+        f"{words}; make room, or write elsewhere" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else words
+    )
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from minifcn import models, weights
 from minifcn.commands import Parser, parse_size, run_command
 from minifcn.errors import UsageError
 from minifcn.metrics import summary_table
@@ -15,12 +16,15 @@ from minifcn.models.fcn import GEOMETRIES, LEARNED_UPSAMPLING
 from minifcn.training import Config, Run, resolve
 from minifcn.training.config import FCN_STAGES, OPTIMIZERS, REDUCTIONS, spread
 from minifcn.training.schedule import SCHEDULES
+from minifcn.weights import WeightFile
 
 EPILOG = """examples:
   python -m minifcn.train
       no arguments: a classifier, then FCN-32s, FCN-16s and FCN-8s on drawn pictures, in a few minutes
   python -m minifcn.train --data pictures --model fcn8s --size 180x240 --epochs 40 --out runs/mine
       your own pictures: a folder with images/ and masks/ (see README)
+  python -m minifcn.train --weights vgg16.safetensors --data voc:VOCdevkit/VOC2012 --out runs/voc
+      from pretrained weights (python -m minifcn.convert --list): FCN-32s, FCN-16s, then FCN-8s
   python -m minifcn.train --out runs/mine --resume
       go on where that run was stopped
 
@@ -41,10 +45,15 @@ def _add_network(parser: Parser) -> None:
     add = parser.add_argument_group("what to train").add_argument
     add("--data", help="a folder of images and masks, voc:ROOT, or shapes (default: shapes, drawn on the fly)")
     add("--foreground", type=int, metavar="VALUE", help="a folder whose masks hold only 0 and VALUE: make it class 1")
-    add("--model", choices=FCN_STAGES, help="train only this, from scratch (default: all stages on shapes, else fcn8s)")
-    add("--width", type=int, help="channels of the first convolutions; VGG16 has 64 (default: 16; all stages: 8)")
+    pretrained = "weights to start from: a VGG classifier or an FCN, in any container that convert reads"
+    add("--weights", metavar="FILE", help=pretrained)
+    model = "train only this (default: all stages on shapes and from a classifier; else the FCN of --weights, or fcn8s)"
+    add("--model", choices=FCN_STAGES, help=model)
+    width = "channels of the first convolutions; VGG16 has 64 (default: 16; all stages: 8; else that of --weights)"
+    add("--width", type=int, help=width)
     add("--fc-width", type=int, help="channels of fc6 and fc7 (default: 64 times the width; all stages: 128)")
-    add("--geometry", choices=tuple(GEOMETRIES), help="paper: pad by 100 pixels; same: far cheaper (default: same)")
+    geometry = "paper: pad by 100 pixels; same: far cheaper (default: same; with --weights paper, or the FCN's)"
+    add("--geometry", choices=tuple(GEOMETRIES), help=geometry)
     learned = "transposed convolutions to learn; the others stay bilinear (default: intermediate)"
     add("--learned-upsampling", choices=LEARNED_UPSAMPLING, help=learned)
     add("--dropout", type=float, metavar="P", help="after fc6 and fc7 (default: 0.5; all stages: 0.1)")
@@ -53,11 +62,11 @@ def _add_network(parser: Parser) -> None:
 def _add_training(parser: Parser) -> None:
     group = parser.add_argument_group("how to train")
     length = group.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=int, help="passes over the training set (default: 30)")
+    length.add_argument("--epochs", type=int, help="passes over the training set (default: 30; 10 with --weights)")
     length.add_argument("--steps", type=int, help="batches a stage, in place of epochs (default on shapes: 1000)")
     add = group.add_argument
-    add("--batch-size", type=int, help="pictures a batch (default: 4; all stages: 8)")
-    add("--lr", type=float, help="learning rate; biases get twice as much (default: 1e-3; all stages: 1e-3, then 2e-3)")
+    add("--batch-size", type=int, help="pictures a batch (default: 4; all stages: 8; 1 with --weights)")
+    add("--lr", type=float, help="learning rate; biases get twice as much (default: 1e-3; 1e-5 with --weights)")
     add("--optimizer", choices=OPTIMIZERS, help="(default: adam)")
     add("--momentum", type=float, help="of sgd (default: 0.9)")
     add("--weight-decay", type=float, help="of weights, not of biases (default: 0)")
@@ -95,10 +104,15 @@ def main(arguments: argparse.Namespace) -> int:
     given = {key: value for key, value in vars(arguments).items() if key not in not_configuration and value is not None}
     if "scale" in given:
         given["scale"] = tuple(given["scale"])
-    config, out = _configuration(given, arguments.out, arguments.resume)
+    pretrained = None
+    if arguments.weights and not (arguments.resume and _has_begun(arguments.out)):
+        pretrained = weights.load(arguments.weights)
+        models.check_known(arguments.weights, pretrained)
+    config, out = _configuration(given, arguments.out, arguments.resume, pretrained)
     run = Run(
         config,
         out,
+        pretrained=pretrained,
         resume=arguments.resume,
         device=arguments.device,
         say=(lambda line: None) if arguments.quiet else lambda line: print(line, flush=True),
@@ -116,19 +130,26 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _configuration(given: dict[str, Any], out: Path | None, resume: bool) -> tuple[Config, Path]:
+def _has_begun(out: Path | None) -> bool:
+    return out is not None and (out / "config.toml").exists()
+
+
+def _configuration(
+    given: dict[str, Any], out: Path | None, resume: bool, pretrained: WeightFile | None
+) -> tuple[Config, Path]:
     """From the command line; or, on resuming, from the folder, which the command line must not contradict."""
+    architecture = pretrained.architecture if pretrained else None
     if not resume:
-        config = resolve(given)
+        config = resolve(given, architecture)
         return config, out or _free_folder(config)
     if out is None:
         raise UsageError("--resume: say which run to go on with, by --out DIR.")
-    if not (out / "config.toml").exists():
+    if not _has_begun(out):
         if out.exists() and any(out.iterdir()):
             raise UsageError(
                 f"--resume: {out} holds no run (no config.toml); leave out --resume, and name another --out."
             )
-        return resolve(given), out  # stopped before it began: start
+        return resolve(given, architecture), out  # stopped before it began: start
     saved = Config.from_toml(out / "config.toml")
     if "model" in given:
         given["stages"] = (given.pop("model"),)

@@ -27,7 +27,8 @@ class Config:
 
     stages: networks trained one after the other, each starting from the one before; "classifier" is VGG16 on shapes.
     steps, lr: for each stage. epochs: if above 0, passes over the training set in place of steps. size: (height, width)
-    that pictures are scaled to, or None for their own (96×96 for shapes). fc_width: 0 means 64·width.
+    that pictures are scaled to, or None for their own (96×96 for shapes). fc_width: 0 means 64·width. weights: the file
+    that the first stage starts from; "" for none.
     See `python -m minifcn.train --help` for the rest.
     """
 
@@ -36,6 +37,7 @@ class Config:
     steps: tuple[int, ...]
     lr: tuple[float, ...]
     epochs: int = 0
+    weights: str = ""
     foreground: int | None = None
     size: tuple[int, int] | None = None
     crop: tuple[int, int] | None = None
@@ -121,23 +123,50 @@ class Config:
         return {name: (mine[name], others[name]) for name in mine if mine[name] != others[name]}
 
 
-def resolve(given: Mapping[str, Any]) -> Config:
+def resolve(given: Mapping[str, Any], pretrained: Mapping[str, Any] | None = None) -> Config:
     """The configuration that command-line values mean; what is not given takes its default.
 
     Without a model, on shapes: the miniature. Otherwise one stage: the model (fcn8s unless given), from scratch.
+    pretrained: the architecture of the weight file to start from; see `fine_tuning`.
     """
     if given.get("epochs", 1) < 1:
         raise UsageError(f"--epochs {given['epochs']}: at least 1 is needed.")
     given = dict(given)
     model, own_data = given.pop("model", None), given.get("data", MINIATURE.data) != MINIATURE.data
-    if model is None and not own_data:
+    if model is None and not own_data and pretrained is None:
         config = MINIATURE
     else:
-        config = Config(data=MINIATURE.data, stages=(model or "fcn8s",), steps=(1000,), lr=(1e-3,))
+        if pretrained is None:
+            config = Config(data=MINIATURE.data, stages=(model or "fcn8s",), steps=(1000,), lr=(1e-3,))
+        else:
+            config = fine_tuning(pretrained, model)
         given.setdefault("size", None if own_data else MINIATURE.size)
         if own_data and "steps" not in given:
-            given.setdefault("epochs", 30)
+            given.setdefault("epochs", 30 if pretrained is None else 10)
     return replace(config, **spread(given, len(config.stages)))
+
+
+def fine_tuning(architecture: Mapping[str, Any], model: str | None = None) -> Config:
+    """The configuration that starts from pretrained weights of this architecture.
+
+    An FCN goes on being trained as it is; a classifier becomes FCN-32s, 16s and 8s, one from the other, as in the
+    paper. The sizes are the file's, and the learning rate is small, so that what was learnt is not lost.
+    """
+    name = str(architecture.get("name"))
+    if name not in MODELS:
+        raise UsageError(f"{name} is none of the networks that can be trained on: {', '.join(MODELS)}.")
+    is_fcn = name in FCN_STAGES
+    stages = (model,) if model else (name,) if is_fcn else ("fcn32s", "fcn16s", "fcn8s")
+    return Config(
+        data=MINIATURE.data,
+        stages=stages,
+        steps=(1000,) * len(stages),
+        lr=(1e-5,) * len(stages),
+        width=architecture.get("width", 64),
+        fc_width=architecture.get("fc_width") or 0,
+        geometry=architecture["geometry"] if is_fcn else "paper",
+        batch_size=1,
+    )
 
 
 def spread(given: Mapping[str, Any], stages: int) -> dict[str, Any]:

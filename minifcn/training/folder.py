@@ -81,10 +81,17 @@ class RunFolder:
         return self.path / f"{stage}.safetensors"
 
     def save_model(
-        self, path: Path, model: Any, config: Config, dataset: Dataset, preprocessing: Preprocessing
+        self,
+        path: Path,
+        model: Any,
+        config: Config,
+        dataset: Dataset,
+        preprocessing: Preprocessing,
+        source: Mapping[str, Any],
     ) -> None:
-        """The weights, with all that evaluation and prediction need to know."""
+        """The weights, with all that evaluation and prediction need to know, and the source they started from."""
         record = {
+            **source,
             "classes": list(dataset.classes),
             "palette": dataset.palette.tolist(),
             "size": config.size,

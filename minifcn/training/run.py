@@ -8,14 +8,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from minifcn import data, models
+from minifcn import data, models, weights
 from minifcn.data import Dataset, Loader
-from minifcn.errors import DataError
+from minifcn.errors import DataError, WeightsError
 from minifcn.models import surgery
 from minifcn.training import loop
 from minifcn.training.checkpoint import Progress, read_progress, restore_checkpoint, save_checkpoint
@@ -23,7 +24,7 @@ from minifcn.training.config import CLASSIFIER, Config
 from minifcn.training.folder import RunFolder
 from minifcn.training.optim import SGD, Adam, Optimizer, paper_groups
 from minifcn.training.schedule import SCHEDULES
-from minifcn.weights import Preprocessing
+from minifcn.weights import Preprocessing, WeightFile
 
 LOG_EVERY = 10  # steps to a row of metrics.csv
 
@@ -31,6 +32,7 @@ LOG_EVERY = 10  # steps to a row of metrics.csv
 class Run:
     """The run of one configuration in one folder; `run()` does it.
 
+    pretrained: what `weights.load(config.weights)` gave, if that was called already.
     resume: go on from the folder's checkpoint (or start, if there is none yet). device: where the network computes.
     say: where lines of text go. bar: whether to draw a progress bar on stderr.
     Everything that can be checked before training is checked here, before the folder is made.
@@ -41,6 +43,7 @@ class Run:
         config: Config,
         out: Path,
         *,
+        pretrained: WeightFile | None = None,
         resume: bool = False,
         device: str = "cpu",
         say: Callable[[str], None] = print,
@@ -52,13 +55,15 @@ class Run:
             raise DataError(
                 f"{config.data}: the classes of train {self.train_set.classes} and val {self.val_set.classes} differ."
             )
-        self.preprocessing = Preprocessing()
         self.folder = RunFolder(out)
         self.progress = Progress()
-        resuming = resume and self.folder.checkpoint.exists()
-        if resuming:
+        self.pretrained: Any = None  # the first stage's network, if it starts from a file
+        if resume and self.folder.checkpoint.exists():
             self.progress = read_progress(self.folder.checkpoint)
             self.folder.keep_rows(config.stages, self.progress.stage, self.progress.step)
+        elif config.weights:
+            self._start_from(weights.load(config.weights) if pretrained is None else pretrained)
+        self.preprocessing = Preprocessing.from_dict(self.progress.preprocessing)
         self.folder.open(config, resume=resume)
         self.folder.start_rows()
 
@@ -74,7 +79,8 @@ class Run:
 
     def _run_stage(self, number: int, before: Any) -> Any:
         stage = self.config.stages[number]
-        model = self._build(stage).to(self.device)
+        model = (self._build(stage) if self.pretrained is None else self.pretrained).to(self.device)
+        self.pretrained = None
         optimizer = self._optimizer(model, self.config.lr[number])
         if self.progress.step > 0:
             restore_checkpoint(self.folder.checkpoint, model, optimizer)
@@ -83,11 +89,11 @@ class Run:
             self._inherit(number, model, before)
         self._train(number, model, optimizer)
         result = {"stage": stage, **self._measure(stage, model), "seconds": round(self.progress.seconds, 1)}
-        self.folder.save_model(self.folder.stage_weights(stage), model, self.config, self.train_set, self.preprocessing)
+        self._save_model(self.folder.stage_weights(stage), model)
         if stage != CLASSIFIER:
-            self.folder.save_model(self.folder.model, model, self.config, self.train_set, self.preprocessing)
+            self._save_model(self.folder.model, model)
         results = [*self.progress.results, result]
-        self.progress = Progress(number + 1, results=results, baseline=self.progress.baseline)
+        self.progress = replace(self.progress, stage=number + 1, step=0, seconds=0.0, results=results)
         save_checkpoint(self.folder.checkpoint, model, optimizer, self.progress)
         return model
 
@@ -125,6 +131,23 @@ class Run:
                     save_checkpoint(self.folder.checkpoint, model, optimizer, self.progress)
                 if interrupted():
                     raise KeyboardInterrupt
+
+    def _start_from(self, file: WeightFile) -> None:
+        """Build the first stage's network with a file's weights, and say what became of each tensor."""
+        network = self._build(self.config.stages[0])
+        try:
+            self.say(f"{models.load_pretrained(network, file)}\n")
+        except WeightsError as error:
+            raise WeightsError(
+                f"--weights {self.config.weights}: without --model, --width, --fc-width the file's are taken. {error}"
+            ) from None
+        self.pretrained = network
+        self.progress.preprocessing = file.preprocessing.to_dict()
+        self.progress.source = dict(file.record.get("source", {})) or {"name": Path(self.config.weights).name}
+
+    def _save_model(self, path: Path, model: Any) -> None:
+        source = {"source": self.progress.source} if self.progress.source else {}
+        self.folder.save_model(path, model, self.config, self.train_set, self.preprocessing, source)
 
     def _inherit(self, number: int, model: Any, before: Any) -> None:
         """Take over the weights of the stage before; `before` is None if that stage was run before a resume."""
