@@ -228,7 +228,7 @@ def npz_file(path: Path, tensors: Tensors) -> None:
 
 def caffe_file(path: Path, tensors: Tensors, v1: bool = False) -> None:
     """A .caffemodel. v1: with the layers and four-dimensional blobs of 2014."""
-    from weights.test_caffe_files import CAFFE, add_blob
+    from caffe_schema import CAFFE, add_blob
 
     net = CAFFE["NetParameter"](name="VGG_ILSVRC_16_layers", input=["data"])
     for name in layers(tensors):

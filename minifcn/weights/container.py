@@ -15,7 +15,8 @@ from minifcn.weights.formats import caffe, keras, npz, pytorch, safetensors
 
 _HEAD = 512  # bytes that are looked at
 _TORCH_LEGACY = b"\x80\x02\x8a\x0a" + 0x1950A86A20F9469CFC6C.to_bytes(10, "little")  # a pickle of torch's magic number
-_CAFFE_FIRST_FIELDS = (b"\x0a", b"\x12", b"\xa2\x06")  # name, layers (V1), layer
+# A network's name, layers (V1), input, input_dim, force_backward, state, debug_info, input_shape, layer.
+_CAFFE_FIRST_FIELDS = (b"\x0a", b"\x12", b"\x1a", b"\x22", b"\x28", b"\x32", b"\x38", b"\x42", b"\xa2\x06")
 _KNOWN = "safetensors, PyTorch (.pth), Caffe (.caffemodel), Keras HDF5 (.h5) and NumPy (.npz) files are read"
 _NOT_WEIGHTS = {
     b"<": "is a web page or XML, probably the error page of a download",

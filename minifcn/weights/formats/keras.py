@@ -19,6 +19,7 @@ from minifcn.weights.limits import check_claim
 _WHOLE_MODEL = "model_weights/"
 _OPTIMIZER = ("optimizer_weights", "optimizer")  # groups beside the weights; the second since Keras 3
 _NUMBERS = "biufc"  # kinds of NumPy dtypes
+_ROWS = 256  # of a matrix, read at a time
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -76,7 +77,17 @@ def _datasets(path: Path, file: Any) -> dict[str, Any]:
 
 
 def _array(path: Path, name: str, dataset: Any) -> np.ndarray:
-    """Its numbers, in native byte order. If they are not in the file, HDF5 would make up zeros."""
+    """Its numbers, in native byte order. If they are not in the file, HDF5 would make up zeros.
+
+    A dense weight is (in, out) here, and (out, in) everywhere else. So a matrix is laid out in memory column by column:
+    its transpose is then contiguous, and three quarters of VGG-16 need not be copied again.
+    """
     if dataset.id.get_storage_size() < dataset.size * dataset.id.get_type().get_size():
         raise WeightsError(f"{path}: the numbers of {name!r} are missing; it is damaged, or was never finished.")
-    return np.asarray(dataset.astype(dataset.dtype.newbyteorder("="))[()])
+    stored = dataset.astype(dataset.dtype.newbyteorder("="))
+    if dataset.ndim != 2:
+        return np.asarray(stored[()])
+    matrix = np.empty(dataset.shape, stored[:0].dtype, order="F")
+    for start in range(0, len(matrix), _ROWS):
+        matrix[start : start + _ROWS] = stored[start : start + _ROWS]
+    return matrix
