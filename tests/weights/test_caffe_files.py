@@ -3,14 +3,19 @@
 import re
 import struct
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
+import readers
 from hypothesis import given
 from hypothesis import strategies as st
+from readers import assert_same_bits
 
 from minifcn.errors import WeightsError
 from minifcn.weights.formats import caffe
+
+refused, read_or_refused = partial(readers.refused, caffe.read), partial(readers.read_or_refused, caffe.read)
 
 schema = pytest.importorskip("caffe_schema", reason="needs protobuf", exc_type=ImportError)
 CAFFE, UNPACKED, ORACLE, add_blob = schema.CAFFE, schema.UNPACKED, schema.ORACLE, schema.add_blob
@@ -45,33 +50,6 @@ def read_bytes(path, content):
     return caffe.read(path)
 
 
-def refused(path, content):
-    """The reason for which a file is refused; anything but one line that names the file fails."""
-    with pytest.raises(WeightsError) as caught:
-        read_bytes(path, content)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def read_or_refused(path, content):
-    """The arrays of a damaged file, or None if it is refused by name."""
-    try:
-        return read_bytes(path, content)
-    except WeightsError as error:
-        message = str(error)
-    assert str(path) in message
-    return None
-
-
-def assert_arrays(arrays, expected):
-    assert list(arrays) == list(expected)
-    for name, array in expected.items():
-        assert (arrays[name].shape, arrays[name].dtype) == (array.shape, array.dtype), name
-        assert arrays[name].tobytes() == array.tobytes(), name
-        assert arrays[name].flags.writeable, name  # the caller's own
-
-
 @pytest.mark.parametrize("classes", [CAFFE, UNPACKED], ids=["packed", "unpacked"])
 @pytest.mark.parametrize("network", [new_network, old_network])
 def test_layers_of_both_schemas_come_back_bit_for_bit(tmp_path, network, classes):
@@ -79,7 +57,7 @@ def test_layers_of_both_schemas_come_back_bit_for_bit(tmp_path, network, classes
     that have a tag each (not packed) read with the tags."""
     bias = BIAS if network is new_network else BIAS.reshape(1, 1, 1, 1)
     arrays = read_bytes(tmp_path / "a.caffemodel", network(classes).SerializeToString())
-    assert_arrays(arrays, {"conv.weight": WEIGHT, "conv.bias": bias})
+    assert_same_bits(arrays, {"conv.weight": WEIGHT, "conv.bias": bias})
 
 
 def test_the_shape_is_the_one_in_the_file(tmp_path):
@@ -92,7 +70,7 @@ def test_the_shape_is_the_one_in_the_file(tmp_path):
     for index, shape in enumerate(shapes):
         expected[f"layer{index}.weight"] = np.ones(shape, np.float32)
         add_blob(network.layer.add(name=f"layer{index}"), expected[f"layer{index}.weight"])
-    assert_arrays(read_bytes(tmp_path / "a", network.SerializeToString()), expected)
+    assert_same_bits(read_bytes(tmp_path / "a", network.SerializeToString()), expected)
 
 
 @pytest.mark.parametrize("classes", [CAFFE, UNPACKED], ids=["packed", "unpacked"])
@@ -102,7 +80,7 @@ def test_legacy_dimensions_go_before_a_shape_and_doubles_before_floats(tmp_path,
     blob = add_blob(network.layer.add(name="a"), np.arange(4, dtype=np.float64), key="double_data")
     blob.num, blob.channels, blob.height, blob.width = 2, 1, 1, 2
     blob.data.extend([0, 0])
-    assert_arrays(
+    assert_same_bits(
         read_bytes(tmp_path / "a", network.SerializeToString()), {"a.weight": np.arange(4.0).reshape(2, 1, 1, 2)}
     )
 
@@ -116,7 +94,7 @@ def test_blobs_are_numbered_and_their_gradients_left_out(tmp_path):
         blob.diff.extend([7, 7])
         blob.double_diff.extend([7, 7])
     expected = {f"bn/ü.{part}": np.full((2,), i, np.float32) for i, part in enumerate(["weight", "bias", "2", "3"])}
-    assert_arrays(read_bytes(tmp_path / "a", network.SerializeToString()), expected)
+    assert_same_bits(read_bytes(tmp_path / "a", network.SerializeToString()), expected)
 
 
 def field(number, content):
@@ -139,7 +117,7 @@ def test_pieces_of_a_field_are_joined_in_any_order_of_the_fields(tmp_path):
     content = unknown + field(100, layer) + unknown
     parsed = CAFFE["NetParameter"].FromString(content).layer[0]
     assert (parsed.name, list(parsed.blobs[0].shape.dim), list(parsed.blobs[0].data)) == ("a", [2, 2], [1, 2, 3, 4])
-    assert_arrays(read_bytes(tmp_path / "a", content), {"a.weight": np.array([[1, 2], [3, 4]], np.float32)})
+    assert_same_bits(read_bytes(tmp_path / "a", content), {"a.weight": np.array([[1, 2], [3, 4]], np.float32)})
 
 
 @pytest.mark.parametrize(("classes", "count"), [(CAFFE, 500_000), (UNPACKED, 4_000)], ids=["packed", "unpacked"])
@@ -229,7 +207,7 @@ def test_a_file_cut_off_anywhere_has_all_its_numbers_or_is_refused(tmp_path, net
     assert outcomes[0] is None
     for arrays in outcomes:
         if arrays is not None:
-            assert_arrays(arrays, caffe_arrays(whole))
+            assert_same_bits(arrays, caffe_arrays(whole))
 
 
 def caffe_arrays(content):
@@ -254,4 +232,4 @@ def test_flipped_bits_are_read_as_protobuf_reads_them_or_refused(tmp_path_factor
     arrays = read_or_refused(tmp_path_factory.getbasetemp() / "flipped.caffemodel", damaged)
     assert arrays is not None or flips
     if arrays is not None:
-        assert_arrays(arrays, caffe_arrays(bytes(damaged)))
+        assert_same_bits(arrays, caffe_arrays(bytes(damaged)))

@@ -2,14 +2,18 @@
 
 import builtins
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
+import readers
 from hypothesis import given
 from hypothesis import strategies as st
+from readers import assert_same_bits
 
-from minifcn.errors import WeightsError
 from minifcn.weights.formats import keras
+
+refused, read_or_refused = partial(readers.refused, keras.read), partial(readers.read_or_refused, keras.read)
 
 h5py = pytest.importorskip("h5py")
 
@@ -23,38 +27,6 @@ def write(path, datasets, **arguments):
         for name, array in datasets.items():
             file[name] = array
     return path
-
-
-def refused(path):
-    """The message with which a file is refused; anything but one line that names the file fails."""
-    with pytest.raises(WeightsError) as caught:
-        keras.read(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def read_or_refused(path, content):
-    """The arrays of a damaged file, or None if it is refused by name."""
-    path.write_bytes(content)
-    try:
-        return keras.read(path)
-    except WeightsError as error:
-        message = str(error)
-    assert str(path) in message
-    assert "\n" not in message
-    return None
-
-
-def assert_arrays(arrays, expected):
-    assert set(arrays) == set(expected)
-    for name, array in expected.items():
-        native = array.astype(array.dtype.newbyteorder("="))
-        assert type(arrays[name]) is np.ndarray, name
-        assert (arrays[name].shape, arrays[name].dtype) == (native.shape, native.dtype), name
-        assert arrays[name].dtype.isnative, name
-        assert arrays[name].tobytes() == native.tobytes(), name
-        assert arrays[name].flags.writeable, name  # the caller's own
 
 
 @pytest.mark.parametrize("library", ["earliest", "latest"])
@@ -74,7 +46,7 @@ def test_weights_are_named_by_their_paths(tmp_path, kernel, bias, library):
         file.create_group("activation_1")  # layers without weights have empty groups
         file.attrs["layer_names"] = [b"block1_conv1", b"activation_1"]
         file[kernel].parent.attrs["weight_names"] = [kernel.encode(), bias.encode()]
-    assert_arrays(keras.read(path), {kernel: KERNEL, bias: BIAS})
+    assert_same_bits(keras.read(path), {kernel: KERNEL, bias: BIAS})
 
 
 def test_the_weights_of_a_whole_model_are_told_from_what_the_optimizer_keeps(tmp_path):
@@ -82,9 +54,9 @@ def test_the_weights_of_a_whole_model_are_told_from_what_the_optimizer_keeps(tmp
     arrays = {"conv/conv/kernel:0": KERNEL, "optimizer_of_pride/w:0": BIAS}
     moments = {"optimizer_weights/Adam/conv/kernel/m:0": KERNEL, "optimizer_weights/Adam/iter:0": np.array(3)}
     whole = {f"model_weights/{name}": array for name, array in arrays.items()}
-    assert_arrays(keras.read(write(tmp_path / "a.h5", whole | moments | {"other": BIAS})), arrays)
+    assert_same_bits(keras.read(write(tmp_path / "a.h5", whole | moments | {"other": BIAS})), arrays)
     moments = {"optimizer/vars/0": np.array(3), "optimizer/vars/1": KERNEL}  # Keras 3
-    assert_arrays(keras.read(write(tmp_path / "b.weights.h5", arrays | moments)), arrays)
+    assert_same_bits(keras.read(write(tmp_path / "b.weights.h5", arrays | moments)), arrays)
 
 
 def test_every_kind_of_number_comes_back_bit_for_bit(tmp_path):
@@ -92,7 +64,7 @@ def test_every_kind_of_number_comes_back_bit_for_bit(tmp_path):
     kinds = ("f2", "f4", "f8", ">f4", ">f8", "i1", "u1", ">i2", "u4", "i8", "?", "c8")
     arrays = {kind: np.array([0, 1, 2, 3]).astype(kind) for kind in kinds}
     arrays |= {"0-d": np.array(3.5, np.float32), "big 0-d": np.array(3, ">i4"), "empty": np.zeros((0, 3), np.float32)}
-    assert_arrays(keras.read(write(tmp_path / "a.h5", arrays)), arrays)
+    assert_same_bits(keras.read(write(tmp_path / "a.h5", arrays)), arrays)
 
 
 def test_bfloat16_becomes_float32(tmp_path):
@@ -105,7 +77,7 @@ def test_bfloat16_becomes_float32(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         dataset = h5py.h5d.create(file.id, b"a", bfloat16, h5py.h5s.create_simple((3,)))
         dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, bits, mtype=bfloat16)
-    assert_arrays(keras.read(tmp_path / "a.h5"), {"a": (bits.astype(np.uint32) << 16).view(np.float32)})
+    assert_same_bits(keras.read(tmp_path / "a.h5"), {"a": (bits.astype(np.uint32) << 16).view(np.float32)})
 
 
 @pytest.mark.parametrize("kind", ["time", "float32 of other exponents"])
@@ -155,7 +127,7 @@ def test_what_is_no_array_of_numbers_is_left_out(tmp_path):
         file.create_dataset("reference", data=file["w"].ref)
         file.create_dataset("region", data=file["w"].regionref[:2], dtype=h5py.regionref_dtype)
         file.create_dataset("lists", (2,), dtype=h5py.vlen_dtype("f4"))
-    assert_arrays(keras.read(tmp_path / "a.h5"), {"w": BIAS})
+    assert_same_bits(keras.read(tmp_path / "a.h5"), {"w": BIAS})
 
 
 def test_groups_within_themselves_do_not_hang(tmp_path):
@@ -163,7 +135,7 @@ def test_groups_within_themselves_do_not_hang(tmp_path):
     with h5py.File(write(tmp_path / "a.h5", {"conv/w": BIAS}), "a") as file:
         file["conv/self"] = file["conv"]
         file["conv/top"] = file["/"]
-    assert_arrays(keras.read(tmp_path / "a.h5"), {"conv/w": BIAS})
+    assert_same_bits(keras.read(tmp_path / "a.h5"), {"conv/w": BIAS})
 
 
 @pytest.mark.parametrize("name", ["linked", "model_weights", "conv/deep/linked"])
@@ -219,7 +191,7 @@ def test_the_file_is_closed_and_its_arrays_stay(tmp_path):
     path = write(tmp_path / "a.h5", {"w": BIAS})
     arrays = keras.read(path)
     write(path, {"w": np.zeros(3)})
-    assert_arrays(arrays, {"w": BIAS})
+    assert_same_bits(arrays, {"w": BIAS})
 
 
 def test_without_h5py_the_remedy_is_named(tmp_path, monkeypatch):
