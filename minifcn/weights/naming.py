@@ -21,31 +21,25 @@ from minifcn.weights.preprocessing import CAFFE_FCN, CAFFE_VGG, TORCHVISION, Pre
 
 Tensors = dict[str, np.ndarray]
 
-WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
-FC_KERNEL = 7  # fc6 sees 7×7 cells
-_WIDENING = (1, 2, 4, 8, 8)  # channels of each block, in multiples of the first block's
+_WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
 _BATCH_NORM_EPSILON = 1e-5  # PyTorch's, with which the published networks were trained
+
+# The networks' sizes, as models/vgg.py builds them. (This package imports no model, so that it can be used without.)
+_DEPTHS = {(1, 2): "vgg11", (2, 2): "vgg13", (2, 3): "vgg16", (2, 4): "vgg19"}  # convolutions in blocks 1, 2; in 3 to 5
+_WIDENING = (1, 2, 4, 8, 8)  # channels of each block, in multiples of the first block's
+_FC_KERNEL = 7  # fc6 sees 7×7 cells
 _FCN_HEADS = {  # which layers beside score_fr tell the networks apart, the finest first
     "fcn8s": ("score_pool3", "upscore_pool4", "upscore8"),
     "fcn16s": ("score_pool4", "upscore16"),
     "fcn32s": ("upscore",),
 }
-_HEADS = {"fc6", "fc7", "fc8", "score_fr", "score_pool4", "score_pool3", "scale_pool4", "scale_pool3"} | {
-    "upscore",
-    "upscore2",
-    "upscore_pool4",
-    "upscore16",
-    "upscore8",
+_UPPER_LAYERS = {
+    *("fc6", "fc7", "fc8", "score_fr", "score_pool4", "score_pool3", "scale_pool4", "scale_pool3"),
+    *("upscore", "upscore2", "upscore_pool4", "upscore16", "upscore8"),
 }
 _CONV = re.compile(r"conv([1-5])_([1-9])")
 _FEATURE = re.compile(r"features\.(0|[1-9][0-9]?)")
 _CLASSIFIER = re.compile(r"classifier\.[0-9]")
-_DEPTHS = {
-    (1, 2): "vgg11",
-    (2, 2): "vgg13",
-    (2, 3): "vgg16",
-    (2, 4): "vgg19",
-}  # convolutions in blocks 1, 2; and 3 to 5
 
 
 @dataclass(frozen=True)
@@ -59,10 +53,19 @@ class Network:
     notes: tuple[str, ...] = field(default=())
 
 
+class _NotKnown(Exception):
+    """These tensors are none of the networks."""
+
+
+def _require(condition: bool) -> None:
+    if not condition:
+        raise _NotKnown
+
+
 def without_wrapper(tensors: Tensors) -> Tensors:
     """The same without a prefix, such as `module.`, that stands before every name."""
-    while tensors and any(all(name.startswith(found := prefix) for name in tensors) for prefix in WRAPPERS):
-        tensors = {name.removeprefix(found): array for name, array in tensors.items()}
+    while prefix := next((one for one in _WRAPPERS if tensors and all(name.startswith(one) for name in tensors)), None):
+        tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
     return tensors
 
 
@@ -72,38 +75,46 @@ def recognise(tensors: Tensors, container: str = "") -> Network | None:
     container: where they come from, since Caffe's and Chainer's files differ in their means. The network's tensors are
     views of these where possible; Keras's fc6 is rearranged where it stands.
     """
-    notes: tuple[str, ...] = ()
-    if any(array.size == 0 or array.dtype.kind != "f" for name, array in tensors.items() if not _is_counter(name)):
+    try:
+        return _network(tensors, container)
+    except _NotKnown:
         return None
-    if (named := _from_torchvision(tensors)) is not None:
-        convention, preprocessing = "torchvision", TORCHVISION
-        if any(name.endswith(".running_mean") for name in tensors):
-            notes = ("batch normalisation folded into the convolutions",)
-    elif (named := _from_keras(tensors)) is not None:
-        convention, preprocessing = "Keras", CAFFE_VGG
-    elif (named := _from_paper(tensors)) is not None:
-        is_vgg_team = "score_fr.weight" not in named and "npz" not in container
-        convention, preprocessing = "Caffe", CAFFE_VGG if is_vgg_team else CAFFE_FCN
-    else:
-        return None
+
+
+def _network(tensors: Tensors, container: str) -> Network:
+    _require(
+        all(array.size > 0 and array.dtype.kind == "f" for name, array in tensors.items() if not _is_counter(name))
+    )
+    named, convention, preprocessing = _by_paper_names(tensors, container)
     architecture = _trunk_architecture(named)
-    if architecture is None:
-        return None
     is_fcn = "score_fr.weight" in named
-    if is_fcn and named["score_fr.weight"].ndim != 4:
-        return None
     named = {name: _without_spare_axes(name, array, is_fcn) for name, array in named.items()}
     if convention == "Keras" and "fc6.weight" in named:
-        if named["fc6.weight"].ndim != 2 or named["fc6.weight"].shape[1] % FC_KERNEL**2:
-            return None
         named["fc6.weight"] = _channels_first(named["fc6.weight"])
-    head = _fcn_head(named) if is_fcn else _vgg_head(named)
-    if head is None or (is_fcn and architecture["name"] != "vgg16"):
-        return None
-    architecture |= head
+    if is_fcn:
+        _require(architecture["name"] == "vgg16" and named["score_fr.weight"].ndim == 4)
+        architecture |= _fcn_head(named)
+        named = {name: array for name, array in named.items() if not name.startswith("scale_")}
+    else:
+        architecture |= _vgg_head(named)
     if convention == "torchvision":
         architecture["geometry"] = "torchvision"
+    normalised = any(name.endswith(".running_mean") for name in tensors)
+    notes = ("batch normalisation folded into the convolutions",) if normalised else ()
     return Network(named, architecture, preprocessing, convention, notes)
+
+
+def _by_paper_names(tensors: Tensors, container: str) -> tuple[Tensors, str, Preprocessing]:
+    """The tensors by the paper's names, whose convention they had, and how that publisher's pictures became inputs."""
+    first = min(tensors, default="")
+    if first.startswith(("classifier.", "features.", "head.", "pre_logits.")):
+        return _from_torchvision(tensors), "torchvision", TORCHVISION
+    if first.startswith("block"):
+        return _from_keras(tensors), "Keras", CAFFE_VGG
+    named = _from_paper(tensors)
+    # In npz files there are pytorch-fcn's classifiers, which go with its FCNs.
+    of_vgg_team = "score_fr.weight" not in named and "npz" not in container
+    return named, "Caffe", CAFFE_VGG if of_vgg_team else CAFFE_FCN
 
 
 def _is_counter(name: str) -> bool:
@@ -114,7 +125,7 @@ def _is_counter(name: str) -> bool:
 # From other names
 
 
-def _from_torchvision(tensors: Tensors) -> Tensors | None:
+def _from_torchvision(tensors: Tensors) -> Tensors:
     """features.N are numbered with their ReLUs and poolings: a gap in the numbers tells where a block ends."""
     layers: dict[str, Tensors] = {}
     for name, array in tensors.items():
@@ -129,29 +140,17 @@ def _from_torchvision(tensors: Tensors) -> Tensors | None:
     normalised = any("running_mean" in parts for parts in layers.values())
     layer_size = 3 if normalised else 2  # convolution, (batch normalisation,) ReLU
     named: Tensors = {}
-    block, position, previous = 1, 1, None
+    block, position, previous = 1, 0, -layer_size
     for number, parts in sorted(convolutions.items()):
-        if previous is not None:
-            if number - previous not in (layer_size, layer_size + 1):
-                return None
-            block, position = (block, position + 1) if number - previous == layer_size else (block + 1, 1)
+        _require(number - previous in (layer_size, layer_size + 1))
+        block, position = (block, position + 1) if number - previous == layer_size else (block + 1, 1)
         previous = number
-        parts = dict(parts)
-        if normalised:
-            statistics = layers.pop(f"features.{number + 1}", {})
-            if not {"running_mean", "running_var"} <= statistics.keys():
-                return None
-            by_channel = [*statistics.values(), *(array for part, array in parts.items() if part != "weight")]
-            if any(array.shape != parts["weight"].shape[:1] for array in by_channel):
-                return None
-            if not (statistics["running_var"] >= 0).all():
-                return None
-            parts = fold_batch_norm(parts, statistics)
-        named |= {f"conv{block}_{position}.{part}": array for part, array in parts.items()}
         del layers[f"features.{number}"]
+        if normalised:
+            parts = fold_batch_norm(parts, layers.pop(f"features.{number + 1}", {}))
+        named |= {f"conv{block}_{position}.{part}": array for part, array in parts.items()}
     dense = _dense_layers(layers)
-    if not named or len(dense) != len(layers):
-        return None
+    _require(len(dense) == len(layers))
     for name, layer in zip(("fc6", "fc7", "fc8"), dense, strict=False):
         named |= {f"{name}.{part}": array for part, array in layers[layer].items()}
     return named
@@ -162,49 +161,45 @@ def _dense_layers(layers: Mapping[str, Tensors]) -> list[str]:
     if any(layer.startswith("pre_logits.") for layer in layers):
         return [layer for layer in ("pre_logits.fc1", "pre_logits.fc2", "head.fc") if layer in layers]
     dense = sorted(layer for layer in layers if _CLASSIFIER.fullmatch(layer))
-    if dense == [
-        "classifier.0",
-        "classifier.3",
-    ]:  # of an FCN, whose fc7 is square; else it is the head of another network
+    if dense == ["classifier.0", "classifier.3"]:
+        # Without fc8 this is an FCN's, whose fc7 is square. If it is not, the second layer gives some network's scores.
         shape = layers["classifier.3"].get("weight", np.empty(0)).shape
         return dense if shape[:1] == shape[1:2] else []
     return dense if len(dense) == 3 else []
 
 
-def fold_batch_norm(convolution: Mapping[str, np.ndarray], statistics: Mapping[str, np.ndarray]) -> Tensors:
+def fold_batch_norm(convolution: Tensors, statistics: Tensors) -> Tensors:
     """A convolution and the batch normalisation after it, in evaluation, as one convolution.
 
     γ (Wx + b − μ) / √(σ² + ε) + β is linear in x: with s = γ / √(σ² + ε) it is (sW) x + (s (b − μ) + β). Padding does
     not matter, since it comes before both. Computed in float64, given in the weight's dtype.
     """
     weight = convolution["weight"]
+    _require({"running_mean", "running_var"} <= statistics.keys())
+    by_channel = [*statistics.values(), *(array for part, array in convolution.items() if part != "weight")]
+    _require(all(array.shape == weight.shape[:1] for array in by_channel))
     mean, variance = (statistics[name].astype(np.float64) for name in ("running_mean", "running_var"))
+    _require(bool((variance >= 0).all()))
     scale = statistics.get("weight", np.ones_like(mean)) / np.sqrt(variance + _BATCH_NORM_EPSILON)
     bias = scale * (convolution.get("bias", np.zeros_like(mean)) - mean) + statistics.get("bias", 0.0)
     folded = weight * scale[:, None, None, None]
     return {"weight": folded.astype(weight.dtype), "bias": bias.astype(weight.dtype)}
 
 
-def _from_keras(tensors: Tensors) -> Tensors | None:
+def _from_keras(tensors: Tensors) -> Tensors:
     """Kernels are (height, width, in, out), dense weights (in, out)."""
     dense = {"fc1": "fc6", "fc2": "fc7", "predictions": "fc8"}
     named: Tensors = {}
     for path, array in tensors.items():
         layer = path.split("/")[0]
-        if found := re.fullmatch(r"block([1-5])_conv([1-9])", layer):
-            name = f"conv{found[1]}_{found[2]}"
-        elif layer in dense:
-            name = dense[layer]
-        else:
-            return None
+        found = re.fullmatch(r"block([1-5])_conv([1-9])", layer)
+        _require((found is not None or layer in dense) and array.ndim in (1, 2, 4))
+        name = f"conv{found[1]}_{found[2]}" if found else dense[layer]
         part = "bias" if array.ndim == 1 else "weight"
-        if f"{name}.{part}" in named or array.ndim not in (1, 2, 4):
-            return None
         if array.ndim == 4:
             array = array.transpose(3, 2, 0, 1)  # (kh, kw, in, out) -> (out, in, kh, kw)
-        elif array.ndim == 2:
-            array = array.T  # (in, out) -> (out, in)
-        named[f"{name}.{part}"] = array
+        named[f"{name}.{part}"] = array.T if array.ndim == 2 else array  # (in, out) -> (out, in)
+    _require(len(named) == len(tensors))
     return named
 
 
@@ -214,22 +209,24 @@ def _channels_first(weight: np.ndarray) -> np.ndarray:
     (out, 7·7·C) -> (out, C·7·7), a few rows at a time and, where the layout allows, in the same memory: fc6 is three
     quarters of VGG16, and a second copy of it would be noticed.
     """
+    _require(weight.ndim == 2 and weight.shape[1] % _FC_KERNEL**2 == 0)
     result = weight if weight.flags.c_contiguous and weight.flags.writeable else np.empty_like(weight, order="C")
     for start in range(0, len(weight), 64):
-        rows = weight[start : start + 64].reshape(-1, FC_KERNEL**2, weight.shape[1] // FC_KERNEL**2)
+        rows = weight[start : start + 64].reshape(-1, _FC_KERNEL**2, weight.shape[1] // _FC_KERNEL**2)
         result[start : start + 64] = rows.transpose(0, 2, 1).reshape(len(rows), -1)  # (n, 49, C) -> (n, C·49)
     return result
 
 
-def _from_paper(tensors: Tensors) -> Tensors | None:
+def _from_paper(tensors: Tensors) -> Tensors:
+    """Only the endings differ: Chainer's are /W and /b."""
     endings = {"W": "weight", "b": "bias", "weight": "weight", "bias": "bias"}
     named: Tensors = {}
     for name, array in tensors.items():
         layer, _, part = name.replace("/", ".").rpartition(".")
-        if part not in endings or not (_CONV.fullmatch(layer) or layer in _HEADS):
-            return None
+        _require(part in endings and (_CONV.fullmatch(layer) is not None or layer in _UPPER_LAYERS))
         named[f"{layer}.{endings[part]}"] = array
-    return named if len(named) == len(tensors) else None
+    _require(len(named) == len(tensors))
+    return named
 
 
 def _without_spare_axes(name: str, array: np.ndarray, is_fcn: bool) -> np.ndarray:
@@ -241,7 +238,7 @@ def _without_spare_axes(name: str, array: np.ndarray, is_fcn: bool) -> np.ndarra
         return array
     if array.ndim == 4 and array.shape[:2] == (1, 1):
         array = array[0, 0]  # (1, 1, out, in) -> (out, in)
-    kernel_size = FC_KERNEL if layer == "fc6" else 1
+    kernel_size = _FC_KERNEL if layer == "fc6" else 1
     if is_fcn and array.ndim == 2 and array.shape[1] % kernel_size**2 == 0:
         return array.reshape(len(array), -1, kernel_size, kernel_size)  # (out, in·kh·kw) -> (out, in, kh, kw)
     if not is_fcn and array.ndim == 4:
@@ -252,44 +249,37 @@ def _without_spare_axes(name: str, array: np.ndarray, is_fcn: bool) -> np.ndarra
 # Which network
 
 
-def _trunk_architecture(named: Tensors) -> dict[str, Any] | None:
-    """VGG's depth, width and in_channels from its convolutions; None unless all are there, 3×3, and fit."""
-    depths: dict[int, int] = {}
-    for name in named:
-        if found := _CONV.fullmatch(name.removesuffix(".weight")):
-            depths[int(found[1])] = max(depths.get(int(found[1]), 0), int(found[2]))
-    if sorted(depths) != [1, 2, 3, 4, 5] or depths[1] != depths[2] or not depths[3] == depths[4] == depths[5]:
-        return None
-    network = _DEPTHS.get((depths[1], depths[3]))
+def _trunk_architecture(named: Tensors) -> dict[str, Any]:
+    """VGG's name, width and in_channels from its convolutions, if all are there, 3×3, and fit."""
+    found = [match for name in named if (match := _CONV.fullmatch(name.removesuffix(".weight")))]
+    depths = [max((int(match[2]) for match in found if int(match[1]) == block), default=0) for block in range(1, 6)]
+    _require(depths[0] == depths[1] and depths[2] == depths[3] == depths[4] and (depths[0], depths[2]) in _DEPTHS)
     first = named.get("conv1_1.weight", np.empty(0))
-    if network is None or first.ndim != 4:
-        return None
+    _require(first.ndim == 4)
     width, in_channels = first.shape[:2]
     channels = in_channels
-    for block, widening in enumerate(_WIDENING, start=1):
-        for position in range(1, depths[block] + 1):
+    for block, (depth, widening) in enumerate(zip(depths, _WIDENING, strict=True), start=1):
+        for position in range(1, depth + 1):
             weight = named.get(f"conv{block}_{position}.weight", np.empty(0))
             bias = named.get(f"conv{block}_{position}.bias", np.empty(0))
-            if weight.shape != (widening * width, channels, 3, 3) or bias.size != widening * width:
-                return None
+            _require(weight.shape == (widening * width, channels, 3, 3) and bias.size == widening * width)
             channels = widening * width
-    return {"name": network, "width": width, "in_channels": in_channels}
+    return {"name": _DEPTHS[depths[0], depths[2]], "width": width, "in_channels": in_channels}
 
 
-def _vgg_head(named: Tensors) -> dict[str, Any] | None:
+def _vgg_head(named: Tensors) -> dict[str, Any]:
     """Sizes of the dense layers, as far as they are there."""
     sizes = {"fc_width": "fc6.weight", "num_classes": "fc8.weight"}
     return {key: len(named[name]) for key, name in sizes.items() if name in named and named[name].ndim}
 
 
-def _fcn_head(named: Tensors) -> dict[str, Any] | None:
+def _fcn_head(named: Tensors) -> dict[str, Any]:
     """The FCN, by its finest skip. The released networks pad by 100 and keep every upsampling bilinear.
 
-    FCN-8s at once brings the factors of its skips as layers, whose tensors are taken out here. None if these layers
-    scale otherwise than one number for each of the two skips.
+    FCN-8s at once brings the factors of its skips as layers, with one equal factor for each channel.
     """
     name = next(
-        (fcn for fcn, layers in _FCN_HEADS.items() if any(f"{layer}.weight" in named for layer in layers)), "fcn32s"
+        (fcn for fcn, layers in _FCN_HEADS.items() if any(f"{one}.weight" in named for one in layers)), "fcn32s"
     )
     head: dict[str, Any] = {
         "name": name,
@@ -298,13 +288,10 @@ def _fcn_head(named: Tensors) -> dict[str, Any] | None:
         "geometry": "paper",
         "learned_upsampling": "none",
     }
-    scales = {pool: named.pop(f"scale_{pool}.weight") for pool in ("pool4", "pool3") if f"scale_{pool}.weight" in named}
-    if not scales:
-        return head
-    if name != "fcn8s" or len(scales) < 2 or any(np.ptp(scale) != 0 for scale in scales.values()):
-        return None
-    # By the shortest decimal form: float(float32(0.01)) would be 0.009999999776, with which no network was built.
-    return head | {
-        "name": "fcn8s-at-once",
-        "skip_scales": {pool: float(str(scale[0])) for pool, scale in scales.items()},
-    }
+    layers = {pool: named[f"scale_{pool}.weight"] for pool in ("pool4", "pool3") if f"scale_{pool}.weight" in named}
+    if layers:
+        _require(name == "fcn8s" and len(layers) == 2 and all(np.ptp(factors) == 0 for factors in layers.values()))
+        # By the shortest decimal form: float(float32(0.01)) would be 0.009999999776, with which no network was built.
+        scales = {pool: float(str(factors[0])) for pool, factors in layers.items()}
+        head |= {"name": "fcn8s-at-once", "skip_scales": scales}
+    return head

@@ -1,1 +1,10 @@
 """Containers: one module each, with `read(path)` -> arrays by the names they have in the file. None knows a network."""
+
+import numpy as np
+
+
+def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
+    """uint16 bit patterns -> the same numbers as float32: a bfloat16 is the upper half of a float32."""
+    wide = bits.astype(np.uint32)
+    wide <<= 16
+    return wide.view(np.float32)

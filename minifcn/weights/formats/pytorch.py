@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from minifcn.errors import WeightsError
+from minifcn.weights.formats import bfloat16_to_float32
 from minifcn.weights.formats.pickles import ElementType, Refusal, Storages, Tensor, brief, damaged, follow, foreign
 from minifcn.weights.limits import check_claim
 
@@ -274,14 +275,7 @@ def _arrays(
         values = memory[: len(memory) // width * width].view(element.stored)
         if byte_order != sys.byteorder:
             values.byteswap(inplace=True)
-        return values if element.loaded == element.stored else _float32(values)
+        return values if element.loaded == element.stored else bfloat16_to_float32(values)
 
     loaded = {key: elements(key, element) for key, element in types.items()}
     return {name: tensor.of(loaded[tensor.storage.key]) for name, tensor in tensors.items()}
-
-
-def _float32(bfloat16: np.ndarray) -> np.ndarray:
-    """The numbers whose upper 16 bits (sign, exponent, 7 bits of the fraction) are given as uint16."""
-    bits = bfloat16.astype(np.uint32)
-    bits <<= 16
-    return bits.view(np.float32)

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from minifcn.errors import WeightsError
 from minifcn.files import atomic_file
+from minifcn.weights.formats import bfloat16_to_float32
 
 _BFLOAT16 = "BF16"
 _DTYPES = {
@@ -69,11 +70,6 @@ def _read_tensor(file: BufferedReader, start: int, name: str, about: Mapping[str
     if file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
         raise WeightsError(f"{name} ends too early")
     return bfloat16_to_float32(array) if about["dtype"] == _BFLOAT16 else array
-
-
-def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
-    """uint16 bit patterns -> the same numbers as float32: a bfloat16 is the upper half of a float32."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
