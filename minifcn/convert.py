@@ -3,6 +3,7 @@
 import argparse
 import json
 import shlex
+import sys
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -10,11 +11,10 @@ from minifcn import models, weights
 from minifcn.commands import Parser, run_command
 from minifcn.errors import UsageError, WeightsError
 from minifcn.files import write_atomically
-from minifcn.models import FCN, FCN8s, FCN8sAtOnce
-from minifcn.models.onnx import to_onnx
-from minifcn.weights import Preprocessing, WeightFile, export
+from minifcn.models import FCN, FCN8s, FCN8sAtOnce, to_onnx
+from minifcn.weights import WeightFile, export
 from minifcn.weights.catalogue import CATALOGUE
-from minifcn.weights.download import CACHE_VARIABLE, cache_folder, download
+from minifcn.weights.download import CACHE_VARIABLE, cache_folder
 from minifcn.weights.file import OWN_NAMES
 from minifcn.weights.preprocessing import PRESETS
 
@@ -108,7 +108,7 @@ def _source(name: str, cache: Path | None) -> Path:
     if path.exists():
         return path
     if name in CATALOGUE:
-        return download(CATALOGUE[name], cache)
+        return weights.fetch(name, cache, progress=sys.stderr.isatty())
     similar = "".join(f" Did you mean {match}?" for match in get_close_matches(name, CATALOGUE, n=1))
     raise UsageError(
         f"SOURCE {name}: there is no such file, nor published weights of that name (--list shows them).{similar}"
@@ -118,10 +118,8 @@ def _source(name: str, cache: Path | None) -> Path:
 def _adjusted(path: Path, file: WeightFile, arguments: argparse.Namespace) -> WeightFile:
     """What the user knows better than the names in the file."""
     architecture, preprocessing = file.architecture, file.preprocessing
-    if architecture and architecture["name"] not in models.MODELS:
-        raise WeightsError(
-            f"{path}: the architecture {architecture['name']!r} is not one of {', '.join(models.MODELS)}."
-        )
+    if architecture:
+        models.check_known(path, file)
     if arguments.preprocessing:
         preprocessing = PRESETS[arguments.preprocessing]
     if arguments.at_once:
@@ -146,18 +144,11 @@ def _description(path: Path, file: WeightFile) -> str:
     if file.architecture:
         sizes = ", ".join(f"{key} {value}" for key, value in file.architecture.items() if key != "name")
         lines.append(f"{file.architecture['name']}: {count:,} parameters in {len(file.tensors)} tensors; {sizes}")
-        lines.append(f"preprocessing: {describe(file.preprocessing)}")
+        lines.append(f"preprocessing: {file.preprocessing}")
     else:
         lines.append(f"no network that minifcn knows: {len(file.tensors)} tensors keep their names ({count:,} numbers)")
     notes = file.record.get("notes")
     return "\n".join([*lines, *(f"note: {note}" for note in (notes if isinstance(notes, list) else []))])
-
-
-def describe(preprocessing: Preprocessing) -> str:
-    """A preprocessing in words."""
-    mean, std = (" ".join(f"{number:g}" for number in numbers) for numbers in (preprocessing.mean, preprocessing.std))
-    scale = "0–255" if preprocessing.scale == 1 else f"scaled by {preprocessing.scale:.4g}"
-    return f"{preprocessing.channel_order}, {scale}, mean {mean}, std {std}"
 
 
 def _for_classes(path: Path, file: WeightFile, classes: int) -> WeightFile:
@@ -167,8 +158,8 @@ def _for_classes(path: Path, file: WeightFile, classes: int) -> WeightFile:
     if classes == file.architecture.get("num_classes"):
         print(f"--classes {classes}: the file has as many; all of it is kept.")
         return file
-    model = models.build({**file.architecture, "num_classes": classes})
     try:
+        model = models.build({**file.architecture, "num_classes": classes})
         report = models.load_pretrained(model, file)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
@@ -208,7 +199,7 @@ def _next(arguments: argparse.Namespace, file: WeightFile) -> str:
         return f"next: onnxruntime.InferenceSession({str(arguments.out)!r}); its input is preprocessed as said above"
     if arguments.to != OWN_NAMES or not file.architecture:
         return f"next: model.load_state_dict(safetensors.torch.load_file({str(arguments.out)!r}))"
-    if issubclass(models.MODELS[file.architecture["name"]], FCN):
+    if arguments.classes is None and issubclass(models.MODELS[file.architecture["name"]], FCN):
         return f"next: python -m minifcn.evaluate {out} --data …, or python -m minifcn.train --weights {out} --data …"
     return f"next: python -m minifcn.train --weights {out} --data …"
 

@@ -7,7 +7,8 @@ from typing import Any
 from minifcn import weights
 from minifcn.errors import WeightsError
 from minifcn.models import surgery
-from minifcn.models.fcn import FCN, FCN8s, FCN8sAtOnce, FCN16s, FCN32s, restore
+from minifcn.models.fcn import FCN, FCN8s, FCN8sAtOnce, FCN16s, FCN32s, construct, restore
+from minifcn.models.onnx import to_onnx
 from minifcn.models.surgery import Transplant, load_pretrained
 from minifcn.models.vgg import VGG, VGG11, VGG13, VGG16, VGG19
 
@@ -18,11 +19,10 @@ MODELS: dict[str, type[FCN] | type[VGG]] = {
 
 def build(architecture: Mapping[str, Any], *, seed: int = 0) -> Any:
     """The network that an `architecture` (model.architecture, stored in every weight file) describes, untrained."""
-    arguments = dict(architecture)
-    name = arguments.pop("name", None)
+    name = architecture.get("name")
     if name not in MODELS:
         raise WeightsError(f"the architecture {name!r} is not one of {', '.join(MODELS)}.")
-    return MODELS[name](**arguments, seed=seed)
+    return construct(MODELS[name], architecture, seed=seed)
 
 
 def from_weights(path: str | os.PathLike[str], file: weights.WeightFile | None = None) -> Any:
@@ -62,4 +62,5 @@ __all__ = [
     "from_weights",
     "load_pretrained",
     "surgery",
+    "to_onnx",
 ]

@@ -175,28 +175,32 @@ class FCN(Trunk):
             )
         if num_classes in (None, file.architecture.get("num_classes", num_classes)):
             return restore(cls, file, path)
-        model = _construct(cls, {**file.architecture, "num_classes": num_classes}, path)
-        report = load_pretrained(model, file)
+        try:
+            model = construct(cls, {**file.architecture, "num_classes": num_classes})
+            report = load_pretrained(model, file)
+        except WeightsError as error:
+            raise WeightsError(f"{os.fspath(path)}: {error}") from None
         warnings.warn(f"{os.fspath(path)}: {report.summary()}; train it before use.", stacklevel=2)
         return model.eval()
 
 
+def construct(network: type[Any], architecture: Mapping[str, Any], *, seed: int = 0) -> Any:
+    """An untrained network of this class; WeightsError if the architecture is not one of its own."""
+    try:
+        return network(**{key: value for key, value in architecture.items() if key != "name"}, seed=seed)
+    except (TypeError, ValueError) as error:  # ours are ValueErrors too: sizes below 1
+        raise WeightsError(f"its architecture cannot be built. {error}") from None
+
+
 def restore(network: type[Any], file: weights.WeightFile, path: str | os.PathLike[str]) -> Any:
     """The network of a weight file, in evaluation mode; WeightsError with `path` if the file contradicts itself."""
-    model = _construct(network, file.architecture, path)
     try:
+        model = construct(network, file.architecture)
         model.load_state_dict(file.tensors)
     except WeightsError as error:
-        raise WeightsError(f"{os.fspath(path)}: does not hold the network that it should. {error}") from None
+        raise WeightsError(f"{os.fspath(path)}: {error}") from None
     model.preprocessing = file.preprocessing
     return model.eval()
-
-
-def _construct(network: type[Any], architecture: Mapping[str, Any], path: str | os.PathLike[str]) -> Any:
-    try:
-        return network(**{key: value for key, value in architecture.items() if key != "name"})
-    except (TypeError, ValueError) as error:  # ours are ValueErrors too: sizes below 1
-        raise WeightsError(f"{os.fspath(path)}: its architecture cannot be built. {error}") from None
 
 
 def _zero_score(in_channels: int, num_classes: int) -> nn.Conv2d:

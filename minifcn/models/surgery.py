@@ -7,7 +7,7 @@ Its weight only has to be seen as (out, C, 7, 7) instead of (out, C·7·7); then
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +75,7 @@ class Transplant:
         return self._names("dropped")
 
     @property
-    def kept(self) -> tuple[str, ...]:
+    def new(self) -> tuple[str, ...]:
         """In the target, left as they were initialised."""
         return self._names("newly initialised")
 
@@ -93,7 +93,7 @@ class Transplant:
     def summary(self) -> str:
         """One line: how many, and the names of those that were dropped or are new."""
         parts = [f"{len(self.copied)} tensors copied", f"{len(self.reshaped)} reshaped"]
-        for what, names in (("dropped", self.dropped), ("new", self.kept)):
+        for what, names in (("dropped", self.dropped), ("new", self.new)):
             parts += [f"{what} {', '.join(names)}"] if names else []
         return "; ".join(parts)
 
@@ -176,14 +176,14 @@ def load_pretrained(model: Trunk, file: WeightFile | str | os.PathLike[str]) -> 
     if not isinstance(file, WeightFile):
         name, file = os.fspath(file), weights.load(file)
     own = {tensor: tuple(parameter.shape) for tensor, parameter in model.named_parameters()}
-    theirs = {tensor: tuple(array.shape) for tensor, array in file.tensors.items()}
-    reasons = _reasons(file.architecture, model.architecture, theirs, own)
+    found = {tensor: tuple(array.shape) for tensor, array in file.tensors.items()}
+    reasons = _reasons(file.architecture, model.architecture, file.tensors, own)
     problems = [
-        f"{tensor}: {_in('the file', theirs.get(tensor))}, {_in('the network', own.get(tensor))}"
-        for tensor in {**own, **theirs}
+        f"{tensor}: {_in('the file', found.get(tensor))}, {_in('the network', own.get(tensor))}"
+        for tensor in {**own, **found}
         if tensor not in reasons and not _expected(tensor, file.tensors.get(tensor), own.get(tensor))
     ]
-    hints = _hints(file, model, theirs.keys() & own.keys())
+    hints = _hints(file, model, found.keys() & own.keys())
     if problems or hints:
         message = "; ".join([f"{name}: does not fit {type(model).__name__}", *hints]) + "."
         listed = "".join(f"\n  {problem}" for problem in problems)
@@ -194,9 +194,9 @@ def load_pretrained(model: Trunk, file: WeightFile | str | os.PathLike[str]) -> 
 
 
 def _reasons(
-    theirs: Mapping[str, Any], ours: Mapping[str, Any], source: Mapping[str, Shape], own: Mapping[str, Shape]
+    theirs: Mapping[str, Any], ours: Mapping[str, Any], source: Iterable[str], own: Mapping[str, Shape]
 ) -> dict[str, str]:
-    """Which score layers of the file are left out, and why."""
+    """Which score layers of the file are left out, and why. theirs, ours: the architectures; source, own: tensors."""
     reasons = {}
     other_classes = theirs.get("num_classes") != ours["num_classes"]
     for name in source:
@@ -240,7 +240,7 @@ def _hints(file: WeightFile, model: Trunk, common: Set[str]) -> list[str]:
     if scales != own_scales and any(name.startswith("score_pool") for name in common):
         hints.append(
             f"the file's skips were trained with the factors {scales or 1}, the network's have {own_scales or 1}; "
-            f"use {theirs['name']} instead"
+            f"use {theirs['name']} with the file's skip_scales"
         )
     return hints
 

@@ -13,7 +13,7 @@ from minifcn.autograd.tensor import Tensor
 from minifcn.errors import ShapeError, UsageError
 from minifcn.weights import Preprocessing
 
-# How many 3×3 convolutions stand before each of the five poolings; the one table of the family.
+# How many 3×3 convolutions stand before each of the five poolings. (weights/naming.py knows them too: a leaf.)
 DEPTHS = {
     "vgg11": (1, 1, 2, 2, 2),
     "vgg13": (2, 2, 2, 2, 2),

@@ -57,7 +57,7 @@ class Run:
             )
         self.folder = RunFolder(out)
         self.progress = Progress()
-        self.pretrained: Any = None  # the first stage's network, if it starts from a file
+        self._first_network: Any = None  # that of the first stage, if it starts from a file
         if resume and self.folder.checkpoint.exists():
             self.progress = read_progress(self.folder.checkpoint)
             self.folder.keep_rows(config.stages, self.progress.stage, self.progress.step)
@@ -79,8 +79,8 @@ class Run:
 
     def _run_stage(self, number: int, before: Any) -> Any:
         stage = self.config.stages[number]
-        model = (self._build(stage) if self.pretrained is None else self.pretrained).to(self.device)
-        self.pretrained = None
+        model = (self._build(stage) if self._first_network is None else self._first_network).to(self.device)
+        self._first_network = None
         optimizer = self._optimizer(model, self.config.lr[number])
         if self.progress.step > 0:
             restore_checkpoint(self.folder.checkpoint, model, optimizer)
@@ -138,10 +138,9 @@ class Run:
         try:
             self.say(f"{models.load_pretrained(network, file)}\n")
         except WeightsError as error:
-            raise WeightsError(
-                f"--weights {self.config.weights}: without --model, --width, --fc-width the file's are taken. {error}"
-            ) from None
-        self.pretrained = network
+            remedy = "Without --model, --width and --fc-width the file's are taken."
+            raise WeightsError(f"--weights {self.config.weights}: {error}\n{remedy}") from None
+        self._first_network = network
         self.progress.preprocessing = file.preprocessing.to_dict()
         self.progress.source = dict(file.record.get("source", {})) or {"name": Path(self.config.weights).name}
 
@@ -155,7 +154,7 @@ class Run:
         if before is None:
             before = models.from_weights(self.folder.stage_weights(source))
         report = surgery.transplant(before.state_dict(), model)
-        self.say(f"{self.config.stages[number]}: starts from {source}; new are {', '.join(report.kept) or 'none'}")
+        self.say(f"{self.config.stages[number]}: starts from {source}; new are {', '.join(report.new) or 'none'}")
 
     def _build(self, stage: str) -> Any:
         config = self.config

@@ -14,7 +14,6 @@ from minifcn.weights.catalogue import CATALOGUE
 from minifcn.weights.formats import caffe, keras, npz, pytorch, safetensors
 
 _HEAD = 512  # bytes that are looked at
-_TORCH_LEGACY = b"\x80\x02\x8a\x0a" + 0x1950A86A20F9469CFC6C.to_bytes(10, "little")  # a pickle of torch's magic number
 # A network's name, layers (V1), input, input_dim, force_backward, state, debug_info, input_shape, layer.
 _CAFFE_FIRST_FIELDS = (b"\x0a", b"\x12", b"\x1a", b"\x22", b"\x28", b"\x32", b"\x38", b"\x42", b"\xa2\x06")
 _KNOWN = "safetensors, PyTorch (.pth), Caffe (.caffemodel), Keras HDF5 (.h5) and NumPy (.npz) files are read"
@@ -65,7 +64,7 @@ def read_container(path: Path) -> Container:
 def _reader(path: Path, head: bytes) -> tuple[str, Callable[[Path], dict[str, np.ndarray]]]:
     if head.startswith(b"PK"):
         return _zip_reader(path)
-    if head.startswith(_TORCH_LEGACY):
+    if pytorch.is_legacy(head):
         return "PyTorch (legacy)", pytorch.read_legacy
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return "Keras HDF5", keras.read

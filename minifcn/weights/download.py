@@ -75,13 +75,13 @@ def download(
     except OSError as error:
         reason = "permission denied" if isinstance(error, PermissionError) else error.strerror or error
         raise WeightsError(
-            f"{path}: cannot be downloaded ({reason}). Make room or name another folder in the "
-            f"environment variable {CACHE_VARIABLE}."
+            f"{path}: cannot be downloaded ({reason}). Make room, or name another cache "
+            f"folder (by the environment variable {CACHE_VARIABLE}, for example)."
         ) from None
     listed = "\n  ".join(failures)
     raise WeightsError(
         f"{published.name}: {published.file_name} cannot be downloaded:\n  {listed}\nIts hash is {published.hash}. "
-        f"Fetch it by other means and put it at {path}, or give its path as SOURCE."
+        f"Fetch it by other means and put it at {path}, or use it from where you have it."
     )
 
 

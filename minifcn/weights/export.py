@@ -21,7 +21,9 @@ def to_torchvision(tensors: Mapping[str, np.ndarray]) -> Tensors:
     become dense again. Score and upsampling layers have no place in torchvision's VGG, and are left out.
     Raises WeightsError if there is no trunk.
     """
-    convolutions = sorted(name.removesuffix(".weight") for name in tensors if name.startswith("conv") and ".w" in name)
+    convolutions = sorted(
+        name.removesuffix(".weight") for name in tensors if name.startswith("conv") and name.endswith(".weight")
+    )
     if not convolutions:
         raise WeightsError("torchvision's names: the file holds no VGG or FCN (no conv1_1).")
     names, number = {}, 0

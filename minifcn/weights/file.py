@@ -47,7 +47,8 @@ def load(path: str | os.PathLike[str]) -> WeightFile:
     A file of this project comes with its record. In others VGG-11/13/16/19 and the released FCNs are recognised by
     their tensors' names and shapes: these get this project's names, an architecture and the preprocessing that the
     network was trained with; the source's name and SHA-256 go into the record. Tensors of any other network keep their
-    names. Nothing in a file is ever executed, and no more memory taken than about its size.
+    names. Nothing in a file is ever executed. Its tensors take the memory that its size allows (`limits`), and reading
+    takes no second copy of them.
 
     Raises WeightsError, naming the file, if it is missing, of no known container, damaged, or of a newer format.
     """
@@ -60,7 +61,11 @@ def load(path: str | os.PathLike[str]) -> WeightFile:
 
 
 def _foreign(path: Path, container: Container, own: _Record | None) -> WeightFile:
-    """A file from elsewhere; or one of ours under other names, whose record then knows more than the names tell."""
+    """A file from elsewhere, or one of ours under other names.
+
+    Its architecture and preprocessing are those of our own record, if it has one; else of the catalogue, if it is a
+    published file by its hash; else what the tensors' names tell.
+    """
     tensors = without_wrapper(container.tensors)
     network = recognise(tensors, container.kind)
     hashes = _hashes(path)

@@ -44,6 +44,11 @@ class Preprocessing:
         shift = np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
         return np.ascontiguousarray(channels.transpose(2, 0, 1)) * factor[:, None, None] - shift[:, None, None]
 
+    def __str__(self) -> str:
+        mean, std = (" ".join(f"{number:g}" for number in numbers) for numbers in (self.mean, self.std))
+        scale = "0–255" if self.scale == 1 else f"scaled by {self.scale:.4g}"
+        return f"{self.channel_order}, {scale}, mean {mean}, std {std}"
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

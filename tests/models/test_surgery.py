@@ -122,16 +122,16 @@ def test_every_tensor_is_accounted_for_from_classifier_to_8s():
     assert set(report.copied) == {*CONVOLUTIONS, "fc6.bias", "fc7.bias"}
     assert report.reshaped == ("fc6.weight", "fc7.weight")
     assert report.dropped == ("fc8.weight", "fc8.bias")
-    assert report.kept == ("score_fr.weight", "score_fr.bias", "upscore.weight")
+    assert report.new == ("score_fr.weight", "score_fr.bias", "upscore.weight")
     report = surgery.transplant(fill(stage32).state_dict(), stage16)
     assert set(report.copied) == {*CONVOLUTIONS, *FC, "score_fr.weight", "score_fr.bias"}
     assert (report.reshaped, report.dropped) == ((), ("upscore.weight",))
-    assert set(report.kept) == {"upscore2.weight", "score_pool4.weight", "score_pool4.bias", "upscore16.weight"}
+    assert set(report.new) == {"upscore2.weight", "score_pool4.weight", "score_pool4.bias", "upscore16.weight"}
     report = surgery.transplant(fill(stage16).state_dict(), stage8)
     kept = ("score_fr.weight", "score_fr.bias", "upscore2.weight", "score_pool4.weight", "score_pool4.bias")
     assert set(report.copied) == {*CONVOLUTIONS, *FC, *kept}
     assert (report.reshaped, report.dropped) == ((), ("upscore16.weight",))
-    assert set(report.kept) == {"upscore_pool4.weight", "score_pool3.weight", "score_pool3.bias", "upscore8.weight"}
+    assert set(report.new) == {"upscore_pool4.weight", "score_pool3.weight", "score_pool3.bias", "upscore8.weight"}
     assert report.summary() == (
         "35 tensors copied; 0 reshaped; dropped upscore16.weight; "
         "new upscore_pool4.weight, score_pool3.weight, score_pool3.bias, upscore8.weight"
@@ -159,7 +159,7 @@ def test_what_is_reported_is_what_happened():
         assert_array_equal(after[name], source[name])
     for name in report.reshaped:
         assert_array_equal(after[name].ravel(), source[name].ravel())
-    for name in report.kept:
+    for name in report.new:
         assert_array_equal(after[name], before[name])
 
 

@@ -159,7 +159,7 @@ def refused(cache, *urls):
     assert list(cache.iterdir()) == []
     assert "vgg16-test: vgg16.bin cannot be downloaded" in message
     assert f"sha256:{HASHES['sha256']}" in message
-    assert f"put it at {cache / 'vgg16.bin'}, or give its path as SOURCE" in message
+    assert f"put it at {cache / 'vgg16.bin'}, or use it from where you have it" in message
     assert all(f"\n  {url}: " in message for url in urls)
     return message, lines
 
@@ -320,7 +320,7 @@ def test_a_cache_that_cannot_be_written_is_named_with_the_remedy(server, tmp_pat
     (tmp_path / "folder" / "vgg16.bin").mkdir(parents=True)
     wanted = published(f"{server.address}/file", f"{server.address}/file")
     with pytest.raises(
-        WeightsError, match=rf"{re.escape(str(tmp_path / cache))}.* name another folder .*MINIFCN_CACHE"
+        WeightsError, match=rf"{re.escape(str(tmp_path / cache))}.* name another cache folder .*MINIFCN_CACHE"
     ):
         download(wanted, tmp_path / cache, progress=False, say=lambda _: None)
 

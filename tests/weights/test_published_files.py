@@ -498,13 +498,13 @@ def test_a_classifier_of_any_form_goes_into_an_fcn_and_the_report_says_what_beca
     report = models.load_pretrained(model, publish(tmp_path, form, "vgg16", tensors))
     assert set(report.reshaped) == {"fc6.weight", "fc7.weight"}
     assert set(report.dropped) == {"fc8.weight", "fc8.bias"}
-    assert set(report.kept) == NEW[name]
+    assert set(report.new) == NEW[name]
     assert set(report.copied) == set(tensors) - {"fc6.weight", "fc7.weight", "fc8.weight", "fc8.bias"}
     assert {row.reason for row in report.rows if row.action == "dropped"} == {"scores the classifier's own classes"}
     state = model.state_dict()
     for tensor in (*report.copied, *report.reshaped):
         assert_array_equal(state[tensor].ravel(), tensors[tensor].ravel(), err_msg=tensor)
-    for tensor in report.kept:
+    for tensor in report.new:
         assert_starts_anew(tensor, state[tensor])
     assert model.preprocessing == form.preprocessing
 
@@ -533,7 +533,7 @@ def test_a_released_stage_goes_into_the_next_one(tmp_path, form, coarse, fine, c
     same = common if classes == pub.CLASSES else {n for n in common if not n.startswith(("score", "upscore"))}
     assert (set(report.copied), report.reshaped) == (same, ())
     assert set(report.dropped) == set(tensors) - common
-    assert set(report.kept) == set(model.state_dict()) - same
+    assert set(report.new) == set(model.state_dict()) - same
     for row in report.rows:
         if row.action == "dropped":
             assert row.reason == f"{fine} has no such layer"
@@ -543,7 +543,7 @@ def test_a_released_stage_goes_into_the_next_one(tmp_path, form, coarse, fine, c
     state = model.state_dict()
     for name in same:
         assert_array_equal(state[name], tensors[name], err_msg=name)
-    for name in report.kept:
+    for name in report.new:
         assert_starts_anew(name, state[name])
     assert model.preprocessing == pub.BERKELEY
 

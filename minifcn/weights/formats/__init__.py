@@ -1,4 +1,4 @@
-"""Containers: one module each, with `read(path)` -> arrays by the names they have in the file. None knows a network."""
+"""Containers, a module each: a file in, arrays by the names they have in it out. None of them knows a network."""
 
 import numpy as np
 

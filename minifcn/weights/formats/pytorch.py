@@ -45,6 +45,12 @@ Found = list[tuple[tuple[str, ...], Tensor]]  # tensors, with the keys that lead
 STATE_DICT_NAMES = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights", "module")
 
 
+def is_legacy(head: bytes) -> bool:
+    """Whether a file begins with the pickle of torch.save's magic number, of any binary protocol."""
+    number = MAGIC_NUMBER.to_bytes(10, "little")
+    return number in head[:32] or str(MAGIC_NUMBER).encode() in head[:32]  # protocol 1 writes it in decimals
+
+
 def read_zip(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a file in the zip container, by name; see read_legacy."""
     with _naming(path), open(path, "rb") as file, _open_archive(file) as archive:

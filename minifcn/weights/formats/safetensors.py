@@ -7,7 +7,6 @@ library's own functions hold everything twice, and know no bfloat16 without anot
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from io import BufferedReader
@@ -30,7 +29,7 @@ _DTYPES = {
     "C64": np.dtype("<c8"),
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-_PIECE = 2**24  # bytes of an array that is not contiguous, copied at a time to be written
+_PIECE = 2**24  # bytes copied at a time, of an array that is not contiguous
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -73,7 +72,7 @@ def _read_tensor(file: BufferedReader, start: int, name: str, about: Mapping[str
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
-    """Write tensors and metadata: the file is whole, or not there at all. No more memory is taken than there is now.
+    """Write tensors and metadata: the file is whole, or not there at all. No second copy of a tensor is made.
 
     Raises WeightsError for an element type that the format lacks.
     """
@@ -100,13 +99,11 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metad
 def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:
     """The array in C order and little-endian; one that is not so already comes in small copies."""
     little = array.dtype.newbyteorder("<")
-    if array.flags.c_contiguous and array.dtype == little:
+    if array.dtype == little and array.flags.c_contiguous:
         yield array
-        return
-    if array.ndim == 0:
-        yield array.astype(little)
-        return
-    row = math.prod(array.shape[1:]) * array.dtype.itemsize
-    rows = max(1, _PIECE // max(1, row))
-    for start in range(0, len(array), rows):
-        yield np.ascontiguousarray(array[start : start + rows], little)
+    elif array.nbytes <= _PIECE or array.ndim == 0:
+        yield np.ascontiguousarray(array, little)
+    else:
+        rows = max(1, _PIECE * len(array) // array.nbytes)
+        for start in range(0, len(array), rows):
+            yield from _pieces(array[start : start + rows] if rows > 1 else array[start])
