@@ -20,6 +20,8 @@ _KNOWN = "safetensors, PyTorch (.pth), Caffe (.caffemodel), Keras HDF5 (.h5) and
 _NOT_WEIGHTS = {
     b"<": "is a web page or XML, probably the error page of a download",
     b"version https://git-lfs": "is a Git LFS pointer, which stands for the file; fetch it with git lfs pull",
+    b"\xef\xbb\xbf<": "is a web page or XML, probably the error page of a download",
+    b"BZh": "is compressed with bzip2; unpack it first",
     b"\x1f\x8b": "is compressed with gzip; unpack it first",
     b"layer": "is a text that describes a network (prototxt); the weights are in the .caffemodel",
     b"name:": "is a text that describes a network (prototxt); the weights are in the .caffemodel",
@@ -42,9 +44,11 @@ def read_container(path: Path) -> Container:
     Raises WeightsError, naming the file, if it is missing, of no known container (what it is instead, if that can be
     told), damaged, or claims more than it holds. No code in it is ever executed.
     """
-    if path.is_dir():
-        raise WeightsError(f"{path}: is a folder; name the weight file in it.")
     try:
+        if path.is_dir():
+            raise WeightsError(f"{path}: is a folder; name the weight file in it.")
+        if path.exists() and not path.is_file():
+            raise WeightsError(f"{path}: is no regular file, which can be read from any place; copy it into one.")
         with open(path, "rb") as file:
             head = file.read(_HEAD)
     except FileNotFoundError:
@@ -54,6 +58,10 @@ def read_container(path: Path) -> Container:
         raise WeightsError(f"{path}: there is no such weight file.{fetch}") from None
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}).") from None
+    except WeightsError:
+        raise
+    except ValueError as error:  # a zero byte in the path
+        raise WeightsError(f"{path!s:.200}: is no path ({error}).") from None
     if head[8:9] == b"{":
         tensors, metadata = safetensors.read(path)
         return Container("safetensors", tensors, metadata)
@@ -84,6 +92,11 @@ def _zip_reader(path: Path) -> tuple[str, Callable[[Path], dict[str, np.ndarray]
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise WeightsError(f"{path}: is a damaged or cut off zip archive ({error}); fetch it again.") from None
+    for name in names:
+        if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
+            raise WeightsError(
+                f"{path}: its entry {name[:60]!r} points out of the archive; no program writes such a file."
+            )
     if any(name.endswith("data.pkl") for name in names):
         return "PyTorch (zip)", pytorch.read_zip
     if any(name.endswith(".npy") for name in names):

@@ -192,6 +192,14 @@ def test_what_is_no_caffemodel_is_refused_with_the_reason(tmp_path, reason, cont
     assert reason in refused(tmp_path / "a.caffemodel", content)
 
 
+def test_a_name_that_is_very_long_is_refused(tmp_path):
+    """A name of a megabyte, kept again for each of a thousand blobs."""
+    network = CAFFE["NetParameter"]()
+    layer = network.layer.add(name="x" * 501)
+    add_blob(layer, BIAS)
+    assert "more than 500 bytes" in refused(tmp_path / "a.caffemodel", network.SerializeToString())
+
+
 def test_a_missing_file_and_a_folder_are_refused_by_name(tmp_path):
     """FileNotFoundError, IsADirectoryError."""
     for path in (tmp_path / "missing.caffemodel", tmp_path):

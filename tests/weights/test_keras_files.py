@@ -138,6 +138,15 @@ def test_groups_within_themselves_do_not_hang(tmp_path):
     assert_same_bits(keras.read(tmp_path / "a.h5"), {"conv/w": BIAS})
 
 
+def test_groups_that_are_very_deep_are_refused(tmp_path):
+    """HDF5's own walk calls itself for every level: the process dies."""
+    with h5py.File(write(tmp_path / "a.h5", {"conv/w": BIAS}), "a") as file:
+        group = file
+        for _ in range(300):
+            group = group.create_group("a")
+    assert "more than 16 deep" in refused(tmp_path / "a.h5")
+
+
 @pytest.mark.parametrize("name", ["linked", "model_weights", "conv/deep/linked"])
 @pytest.mark.parametrize("kind", ["soft", "dangling", "external"])
 def test_links_to_other_places_are_refused_by_name(tmp_path, kind, name):

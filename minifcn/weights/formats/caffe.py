@@ -30,6 +30,7 @@ _LEGACY_SHAPE = (1, 2, 3, 4)  # a blob's num, channels, height, width
 _SHAPE = 7  # a blob's
 _NUMBERS = {(5, 2): "<f4", (5, 5): "<f4", (8, 2): "<f8", (8, 1): "<f8"}  # a blob's data and double_data: packed, or not
 _DIM = 1  # a shape's
+_LONGEST_NAME = 500  # bytes
 _MOST_AXES = 32  # Caffe's own limit; without one, a damaged shape could fill the memory
 
 
@@ -74,6 +75,8 @@ def _layer(file: BinaryIO, layer: _Field, name_number: int, blobs_number: int) -
     name, blobs = "", []
     for field in _fields(file, layer.start, layer.end):
         if field.number == name_number and field.wire_type == _LENGTH:
+            if field.end - field.start > _LONGEST_NAME:  # every blob of the layer gets a name with it
+                raise WeightsError(f"the name at byte {field.start:,} has more than {_LONGEST_NAME} bytes")
             file.seek(field.start)
             try:
                 name = file.read(field.end - field.start).decode()

@@ -8,6 +8,7 @@ dishonest file of that kind opens other files, or makes HDF5 end the program: it
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from minifcn.weights.limits import check_claim
 _WHOLE_MODEL = "model_weights/"
 _OPTIMIZER = ("optimizer_weights", "optimizer")  # groups beside the weights; the second since Keras 3
 _NUMBERS = "biufc"  # kinds of NumPy dtypes
+_MAX_DEPTH = 16  # groups in groups; Keras has a handful
 _ROWS = 256  # of a matrix, read at a time
 
 
@@ -49,21 +51,19 @@ def _datasets(path: Path, file: Any) -> dict[str, Any]:
     """The datasets of numbers, their sizes checked. None is read yet, and no link to another place followed."""
     import h5py
 
-    paths: list[str] = []
-    file.visit_links(paths.append)  # a callback must not fail, or h5py raises a SystemError: all else is done after it
-    if not all(isinstance(one, str) for one in paths):
-        raise WeightsError(f"{path}: has names that are not UTF-8; it is damaged, or no file of Keras.")
-    prefix = _WHOLE_MODEL if any(one.startswith(_WHOLE_MODEL) for one in paths) else ""
+    found = list(_entries(path, file))
+    prefix = _WHOLE_MODEL if any(name.startswith(_WHOLE_MODEL) for name, _ in found) else ""
     datasets = {}
-    for name in (one.removeprefix(prefix) for one in paths if one.startswith(prefix)):
+    for name, entry in ((name.removeprefix(prefix), entry) for name, entry in found if name.startswith(prefix)):
         if name.split("/")[0] in _OPTIMIZER:
             continue
-        link = file.id.links.get_info((prefix + name).encode())  # file[...] would follow it
-        if link.type != h5py.h5l.TYPE_HARD:
+        if entry is None:
             raise WeightsError(f"{path}: {name!r} is a link to another place; save the file with its weights in it.")
-        dataset = file[prefix + name]
-        if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in _NUMBERS:
-            continue  # a group, or a text
+        if not isinstance(entry, h5py.h5d.DatasetID):
+            continue  # a group
+        dataset = h5py.Dataset(entry)
+        if dataset.dtype.kind not in _NUMBERS:
+            continue  # a text
         storage = dataset.id.get_create_plist()
         if storage.get_layout() != h5py.h5d.CONTIGUOUS or storage.get_external_count():
             raise WeightsError(
@@ -74,6 +74,35 @@ def _datasets(path: Path, file: Any) -> dict[str, Any]:
             datasets[name] = dataset
     check_claim(path, sum(dataset.nbytes for dataset in datasets.values()))
     return datasets
+
+
+def _entries(path: Path, file: Any) -> Iterator[tuple[str, Any]]:
+    """Everything in the file by its path: HDF5's handle of it, or None for a link that leads elsewhere.
+
+    Group by group, not by HDF5's own walk, which calls itself for every level, and dies of files made of levels.
+    """
+    import h5py
+
+    groups: list[tuple[str, Any]] = [("", file.id)]
+    entered = {h5py.h5o.get_info(file.id).addr}  # a group may be a member of itself
+    for place, group in groups:  # which grows meanwhile
+        if place.count("/") > _MAX_DEPTH:
+            raise WeightsError(f"{path}: has groups more than {_MAX_DEPTH} deep; it is no file of Keras.")
+        for raw in group:
+            try:
+                name = place + raw.decode()
+            except UnicodeDecodeError:
+                raise WeightsError(
+                    f"{path}: has names that are not UTF-8; it is damaged, or no file of Keras."
+                ) from None
+            if group.links.get_info(raw).type != h5py.h5l.TYPE_HARD:
+                yield name, None
+                continue
+            entry = h5py.h5o.open(group, raw)
+            yield name, entry
+            if isinstance(entry, h5py.h5g.GroupID) and (address := h5py.h5o.get_info(entry).addr) not in entered:
+                entered.add(address)
+                groups.append((f"{name}/", entry))
 
 
 def _array(path: Path, name: str, dataset: Any) -> np.ndarray:

@@ -26,7 +26,7 @@ import numpy as np
 from minifcn.errors import WeightsError
 
 # A tensor takes about 30 instructions. Each makes at most one small object, so this bounds memory and time.
-MAX_INSTRUCTIONS = 1_000_000
+MAX_INSTRUCTIONS = 4_000_000
 MAX_DIMENSIONS = 64  # NumPy's
 
 
@@ -178,7 +178,10 @@ def _ordered_dict(arguments: tuple) -> dict[Any, Any]:
         case ():
             return {}
         case (list() as pairs,) if all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
-            return {checked_key(key): value for key, value in pairs}
+            entries: dict[Any, Any] = {}
+            for key, value in pairs:
+                enter(entries, key, value)
+            return entries
     raise damaged("an OrderedDict is not made of pairs")
 
 
@@ -204,6 +207,13 @@ def checked_key(key: Any) -> Any:
     raise foreign(f"has a dict with {brief(key)} as a key, and only strings and whole numbers of 64 bits are read")
 
 
+def enter(entries: dict[Any, Any], key: Any, value: Any) -> None:
+    """Put a value into a dict that has none of this key: the last of two would win in silence."""
+    if checked_key(key) in entries:
+        raise damaged(f"a dict has the key {key!r:.60} twice")
+    entries[key] = value
+
+
 _PLAIN = (
     *("float16", "float32", "float64", "complex64", "complex128", "bool"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -227,6 +237,8 @@ NAMES: dict[str, Any] = {
     "torch.Size": _first(tuple),
     "torch.device": _IGNORED,
     "_codecs.encode": _IGNORED,  # how protocol 2 writes bytes
+    "collections.Counter": _IGNORED,  # in the state of schedulers
+    "argparse.Namespace": _IGNORED,  # the options of a training script
     "numpy.dtype": _IGNORED,
     "numpy.core.multiarray.scalar": _IGNORED,  # the best accuracy so far, say
     "numpy._core.multiarray.scalar": _IGNORED,  # the same since NumPy 2
@@ -319,6 +331,12 @@ class _Machine:
                 stack.append(self.find_name(*self.pop_many(2)))
             case "REDUCE":
                 self.reduce(*self.pop_many(2))
+            case "NEWOBJ":  # an object of a class: only of those that are ignored
+                if self.pop_many(2)[0] is not _IGNORED:
+                    raise foreign(
+                        f"makes an object by NEWOBJ at byte {self.position} of its pickle, which no tensor needs"
+                    )
+                stack.append(None)
             case "BUILD":  # sets attributes, such as the _metadata of a state dict: none of them is a tensor
                 self.pop()
             case "BINPERSID":
@@ -364,7 +382,7 @@ class _Machine:
         if not isinstance(target, dict) or len(items) % 2:
             raise self.fault(f"{len(items)} keys and values are put into {brief(target)}")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            target[checked_key(key)] = value
+            enter(target, key, value)
 
     def top(self) -> Any:
         """The topmost value, which stays there."""
@@ -392,7 +410,7 @@ class _Machine:
     def spend(self, instructions: int) -> None:
         self.allowance -= instructions
         if self.allowance < 0:
-            raise foreign(f"has more than {MAX_INSTRUCTIONS:,} instructions beside its tensors")
+            raise foreign(f"has more than {MAX_INSTRUCTIONS:,} instructions in its pickle")
 
     def fault(self, what: str) -> Refusal:
         return damaged(f"{what} (byte {self.position} of its pickle)")
