@@ -7,7 +7,7 @@ from typing import Any
 from minifcn import weights
 from minifcn.errors import WeightsError
 from minifcn.models import surgery
-from minifcn.models.fcn import FCN, FCN8s, FCN8sAtOnce, FCN16s, FCN32s, construct, restore
+from minifcn.models.fcn import FCN, FCN8s, FCN8sAtOnce, FCN16s, FCN32s, check_claim, construct, restore
 from minifcn.models.onnx import to_onnx
 from minifcn.models.surgery import Transplant, load_pretrained
 from minifcn.models.vgg import VGG, VGG11, VGG13, VGG16, VGG19
@@ -36,12 +36,16 @@ def from_weights(path: str | os.PathLike[str], file: weights.WeightFile | None =
 
 
 def check_known(path: str | os.PathLike[str], file: weights.WeightFile) -> None:
-    """WeightsError, naming the file and some of its tensors, unless it holds one of MODELS."""
+    """WeightsError, naming the file, unless it holds one of MODELS, and about as many numbers as that has."""
     if file.architecture.get("name") not in MODELS:
         raise WeightsError(
             f"{os.fspath(path)}: holds no network that minifcn knows (its own, a VGG, or a released FCN); "
             f"its tensors are {', '.join(list(file.tensors)[:3]) or 'none'}, …"
         )
+    try:
+        check_claim(MODELS[file.architecture["name"]], file)
+    except WeightsError as error:
+        raise WeightsError(f"{os.fspath(path)}: {error}") from None
 
 
 __all__ = [

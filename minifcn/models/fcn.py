@@ -21,7 +21,7 @@ from minifcn import nn, ops, weights
 from minifcn.autograd.tensor import Tensor
 from minifcn.errors import UsageError, WeightsError
 from minifcn.models.surgery import load_pretrained
-from minifcn.models.vgg import DEPTHS, FC_KERNEL, Trunk, check_sizes
+from minifcn.models.vgg import DEPTHS, FC_KERNEL, Trunk, check_sizes, trunk_layers
 from minifcn.ops import CoordinateMap
 
 
@@ -167,21 +167,62 @@ class FCN(Trunk):
         """
         file = weights.load(path)
         name = file.architecture.get("name")
-        if name != cls.name:
+        kind = next((one for one in (cls, *cls.__subclasses__()) if one.name == name), None)
+        if kind is None:
+            at_once = " (unless it was trained at once: convert --at-once says so)" if cls is FCN8sAtOnce else ""
             raise WeightsError(
                 f"{os.fspath(path)}: holds {name or 'a network that minifcn does not know'}, but {cls.__name__} is "
-                f"{cls.name}. Load it with models.from_weights; or take over its weights with "
+                f"{cls.name}{at_once}. Load it with models.from_weights; or take over its weights with "
                 f"models.load_pretrained({cls.__name__}(…), path)."
             )
         if num_classes in (None, file.architecture.get("num_classes", num_classes)):
-            return restore(cls, file, path)
+            return restore(kind, file, path)
         try:
-            model = construct(cls, {**file.architecture, "num_classes": num_classes})
+            check_claim(kind, file)
+            model = construct(kind, {**file.architecture, "num_classes": num_classes})
             report = load_pretrained(model, file)
         except WeightsError as error:
             raise WeightsError(f"{os.fspath(path)}: {error}") from None
         warnings.warn(f"{os.fspath(path)}: {report.summary()}; train it before use.", stacklevel=2)
         return model.eval()
+
+
+def check_claim(network: type[Any], file: weights.WeightFile) -> None:
+    """WeightsError if the network of a file has far more parameters than the file has numbers.
+
+    To be asked before it is built: a file of a few bytes could claim a network that no memory holds.
+    """
+    try:
+        claimed = count_parameters(network, file.architecture)
+    except (TypeError, ValueError, OverflowError):
+        return  # sizes that are no numbers: building it will say so
+    held = sum(array.size for array in file.tensors.values())
+    if claimed > 2 * held + 2**24:
+        raise WeightsError(
+            f"its architecture has {claimed:,} parameters ({_sizes_in_words(file.architecture)}), but the file holds "
+            f"{held:,} numbers; it is damaged, or not whole."
+        )
+
+
+def _sizes_in_words(architecture: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key} {architecture[key]}" for key in ("width", "fc_width", "num_classes") if key in architecture
+    )
+
+
+def count_parameters(network: type[Any], architecture: Mapping[str, Any]) -> int:
+    """How many numbers the network of this architecture has, upsampling filters included, without building it."""
+    is_fcn = issubclass(network, FCN)
+    width, in_channels = int(architecture.get("width", 64)), int(architecture.get("in_channels", 3))
+    fc_width = int(architecture.get("fc_width") or 64 * width)
+    classes = int(architecture.get("num_classes", 21 if is_fcn else 1000))
+    layers = list(trunk_layers(DEPTHS["vgg16" if is_fcn else network.name], width, in_channels))
+    pools = {layer.name: layer.out_channels for layer in layers if layer.pooling}
+    count = sum((9 * layer.in_channels + 1) * layer.out_channels for layer in layers if not layer.pooling)
+    count += (FC_KERNEL**2 * pools["pool5"] + 1) * fc_width + (fc_width + 1) * fc_width + (fc_width + 1) * classes
+    for step in network.upsamplings if is_fcn else ():
+        count += (2 * step.stride * classes) ** 2 + ((pools[step.skip] + 1) * classes if step.skip else 0)
+    return count
 
 
 def construct(network: type[Any], architecture: Mapping[str, Any], *, seed: int = 0) -> Any:
@@ -195,6 +236,7 @@ def construct(network: type[Any], architecture: Mapping[str, Any], *, seed: int 
 def restore(network: type[Any], file: weights.WeightFile, path: str | os.PathLike[str]) -> Any:
     """The network of a weight file, in evaluation mode; WeightsError with `path` if the file contradicts itself."""
     try:
+        check_claim(network, file)
         model = construct(network, file.architecture)
         model.load_state_dict(file.tensors)
     except WeightsError as error:

@@ -8,6 +8,7 @@ from safetensors.numpy import save_file
 
 from minifcn import Tensor, models, no_grad, weights
 from minifcn.errors import WeightsError
+from minifcn.models.fcn import count_parameters
 from minifcn.weights import Preprocessing
 
 
@@ -68,8 +69,41 @@ def test_a_class_takes_its_own_files_only_and_names_the_right_one(tmp_path):
         models.FCN8s.from_weights(path)
     for part in (str(path), "holds fcn16s", "FCN8s is fcn8s", "models.from_weights", "models.load_pretrained(FCN8s("):
         assert part in str(caught.value)
-    with pytest.raises(WeightsError, match="fcn8s-at-once"):
-        models.FCN8s.from_weights(save(tmp_path / "b", models.FCN8sAtOnce(**SMALL)))
+    with pytest.raises(WeightsError, match="unless it was trained at once: convert --at-once"):
+        models.FCN8sAtOnce.from_weights(save(tmp_path / "b", models.FCN8s(**SMALL)))
+
+
+def test_fcn8s_at_once_is_an_fcn8s(tmp_path):
+    """The released file, refused by the class of its network, or loaded without the factors of its skips."""
+    path = save(tmp_path / "model.safetensors", models.FCN8sAtOnce(**SMALL))
+    model = models.FCN8s.from_weights(path, num_classes=3)
+    assert type(model) is models.FCN8sAtOnce
+    assert model.skip_scales == {"pool4": 0.01, "pool3": 0.0001}
+
+
+@pytest.mark.parametrize("network", models.MODELS.values())
+def test_parameters_are_counted_without_building(network):
+    """A layer forgotten in the count, and its share of a hostile file allocated."""
+    for sizes in ({"num_classes": 3, "width": 1, "fc_width": 2}, {"num_classes": 2, "width": 2, "in_channels": 4}):
+        model = network(**sizes)
+        assert count_parameters(network, model.architecture) == sum(p.size for p in model.parameters())
+
+
+def test_the_published_counts():
+    """The facts' numbers, from the sizes alone."""
+    assert count_parameters(models.VGG16, {}) == 138_357_544
+    counts = [count_parameters(network, {}) for network in (models.FCN32s, models.FCN16s, models.FCN8s)]
+    assert counts == [136_152_917, 134_815_994, 134_489_759]
+
+
+@pytest.mark.parametrize("sizes", [{"width": 10**5}, {"fc_width": 10**6}, {"num_classes": 10**6}])
+def test_a_network_far_larger_than_its_file_is_refused_before_it_is_built(tmp_path, sizes):
+    """MemoryError, or a machine that swaps, for a file of a few kilobytes."""
+    path = save(tmp_path / "model.safetensors", models.FCN8s(**SMALL), **sizes)
+    for load in both_loaders(path):
+        with pytest.raises(WeightsError, match="but the file holds") as caught:
+            load()
+        assert str(path) in str(caught.value)
 
 
 def test_another_number_of_classes_keeps_all_but_the_scores_and_says_so(tmp_path):
