@@ -65,9 +65,9 @@ def run_command(main: Callable[[argparse.Namespace], int], parser: Parser) -> No
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a console or a file name of another encoding stops nothing
     arguments = parser.parse_args()
-    signal.signal(
-        signal.SIGTERM, lambda number, frame: sys.exit(128 + number)
-    )  # so that half-written files are removed
+    for name in ("SIGTERM", "SIGHUP"):  # end in order, so that half-written files are removed; Windows has no SIGHUP
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda number, frame: sys.exit(128 + number))
     try:
         set_up_machine(arguments)
         code = main(arguments)

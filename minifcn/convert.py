@@ -95,7 +95,7 @@ def _catalogue_table() -> str:
 def _check_out(out: Path, to: str) -> None:
     ending = ".onnx" if to == "onnx" else ".safetensors"
     if out.suffix != ending:
-        raise UsageError(f"--out {out}: a {ending[1:]} file is written; let its name end in {ending}.")
+        raise UsageError(f"--out {out}: what is written is {ending[1:]}; let the name end in {ending}.")
     if out.is_dir():
         raise UsageError(f"--out {out}: is a folder; name a file.")
     if not out.parent.is_dir():
@@ -195,11 +195,15 @@ def _write(path: Path, file: WeightFile, arguments: argparse.Namespace) -> None:
 
 def _next(arguments: argparse.Namespace, file: WeightFile) -> str:
     out = shlex.quote(str(arguments.out))
+    is_fcn = bool(file.architecture) and issubclass(models.MODELS[file.architecture["name"]], FCN)
     if arguments.to == "onnx":
         return f"next: onnxruntime.InferenceSession({str(arguments.out)!r}); its input is preprocessed as said above"
     if arguments.to != OWN_NAMES or not file.architecture:
-        return f"next: model.load_state_dict(safetensors.torch.load_file({str(arguments.out)!r}))"
-    if arguments.classes is None and issubclass(models.MODELS[file.architecture["name"]], FCN):
+        strict = ", strict=False" if is_fcn and arguments.to == "torchvision" else ""
+        return f"next: module.load_state_dict(safetensors.torch.load_file({str(arguments.out)!r}){strict})"
+    if "fc6.weight" not in file.tensors or "fc7.weight" not in file.tensors:
+        return "note: fc6 and fc7 are missing, from which an FCN starts; train --weights will not take this file"
+    if is_fcn and arguments.classes is None:
         return f"next: python -m minifcn.evaluate {out} --data …, or python -m minifcn.train --weights {out} --data …"
     return f"next: python -m minifcn.train --weights {out} --data …"
 

@@ -9,7 +9,7 @@ import numpy as np
 from minifcn import visualize
 from minifcn.commands import Parser, parse_size, run_command
 from minifcn.data import read_image, voc_palette
-from minifcn.errors import MinifcnError, UsageError
+from minifcn.errors import MinifcnError, UsageError, WeightsError
 from minifcn.training import label_pixels, load_segmenter, training_size
 
 EPILOG = """example:
@@ -41,8 +41,13 @@ def main(arguments: argparse.Namespace) -> int:
     model, file = load_segmenter(arguments.checkpoint, arguments.device)
     classes = file.record.get("classes") or [f"class {i}" for i in range(model.architecture["num_classes"])]
     palette = voc_palette()
-    stored = np.array(file.record.get("palette", palette), np.uint8)
-    palette[: len(stored)] = stored
+    stored = file.record.get("palette", palette)
+    try:
+        palette[: len(stored)] = stored
+    except (TypeError, ValueError, OverflowError):
+        raise WeightsError(
+            f"{arguments.checkpoint}: its record is damaged; a palette is colours of 0 to 255."
+        ) from None
     size = arguments.size or training_size(file)
     background = 0 if classes[0] == "background" else None  # background stays as it is in the picture
     _refuse_collisions(arguments.images, arguments.out)

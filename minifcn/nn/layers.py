@@ -4,7 +4,7 @@ import numpy as np
 
 from minifcn import ops
 from minifcn.autograd.tensor import Tensor
-from minifcn.errors import ShapeError
+from minifcn.errors import ShapeError, UsageError
 from minifcn.nn.init import he_normal
 from minifcn.nn.module import Module, Parameter
 from minifcn.ops.geometry import Size, pair
@@ -100,6 +100,8 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5, *, generator: np.random.Generator | None = None) -> None:
+        if not isinstance(p, int | float) or not 0 <= p <= 1:
+            raise UsageError(f"Dropout: p is a probability from 0 to 1, not {p!r}.")
         self.p, self.generator = p, _generator(generator)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ from minifcn import nn
 from minifcn.errors import WeightsError
 from minifcn.nn import Module
 from minifcn.training.optim import Optimizer
+from minifcn.weights.file import CHECKPOINT
 from minifcn.weights.formats import safetensors
 
 FORMAT = 1
-_KEY = "minifcn-checkpoint"
 
 
 @dataclass
@@ -51,7 +51,7 @@ def save_checkpoint(path: Path, model: Module, optimizer: Optimizer, progress: P
         "optimizer_steps": optimizer_steps,
         "generators": [generator.bit_generator.state for generator in _generators(model)],
     }
-    safetensors.write(path, tensors, {_KEY: json.dumps(about)})
+    safetensors.write(path, tensors, {CHECKPOINT: json.dumps(about)})
 
 
 def read_progress(path: Path) -> Progress:
@@ -84,7 +84,7 @@ def restore_checkpoint(path: Path, model: Module, optimizer: Optimizer) -> None:
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     tensors, metadata = safetensors.read(path)
     try:
-        about = json.loads(metadata.get(_KEY, "{}"))
+        about = json.loads(metadata.get(CHECKPOINT, "{}"))
     except (ValueError, RecursionError):
         about = {}
     if not isinstance(about, dict) or about.get("format") != FORMAT:

@@ -177,5 +177,7 @@ def load_segmenter(path: str | os.PathLike[str], device: str = "cpu") -> tuple[F
 
 def training_size(file: WeightFile) -> tuple[int, int] | None:
     """What pictures were scaled to in training, (height, width), or None if they kept their sizes."""
-    size = file.record.get("size")
-    return (int(size[0]), int(size[1])) if size else None
+    match file.record.get("size"):
+        case [int(height), int(width)] if height > 0 and width > 0:
+            return height, width
+    return None

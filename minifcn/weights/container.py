@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -93,7 +94,7 @@ def _zip_reader(path: Path) -> tuple[str, Callable[[Path], dict[str, np.ndarray]
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise WeightsError(f"{path}: is a damaged or cut off zip archive ({error}); fetch it again.") from None
     for name in names:
-        if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
+        if re.match(r"/|[A-Za-z]:", name) or "\\" in name or ".." in name.split("/"):
             raise WeightsError(
                 f"{path}: its entry {name[:60]!r} points out of the archive; no program writes such a file."
             )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import responses
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import pooch
 import requests
@@ -22,6 +22,7 @@ from minifcn.weights.catalogue import Published
 CACHE_VARIABLE = "MINIFCN_CACHE"
 TRIES = 3  # of one address whose connection is cut; each starts anew
 PAUSE = 1.0  # seconds before another try
+LARGEST = 2 * 10**9  # bytes of a file whose size is not published
 TIMEOUT = (10, 30)  # seconds: to connect, and for the next bytes to come
 _CHUNK_SIZE = 2**16  # bytes; with pooch's own 1,024 nothing comes faster than about 35 MiB a second
 _REASONS = (  # the first that an exception is, so the narrower ones come first
@@ -129,6 +130,8 @@ class _Downloader:
 
     def __init__(self, published: Published, progress: bool) -> None:
         self.published, self.progress = published, progress
+        self.limit = published.size or LARGEST
+        self.bounded: _Bounded | None = None
         self.received, self.beginning = 0, b""
 
     def __call__(self, url: str, output_file: str, _: object) -> None:
@@ -143,9 +146,11 @@ class _Downloader:
             "file": sys.stderr,
             "disable": not self.progress,
         }
-        with open(output_file, "w+b") as file, tqdm.wrapattr(file, "write", **bar) as counted:
+        with open(output_file, "w+b") as file:
+            self.bounded = _Bounded(file, self.limit)
             try:
-                pooch.HTTPDownloader(chunk_size=_CHUNK_SIZE, timeout=TIMEOUT)(url, counted, None)
+                with tqdm.wrapattr(self.bounded, "write", **bar) as counted:
+                    pooch.HTTPDownloader(chunk_size=_CHUNK_SIZE, timeout=TIMEOUT)(url, counted, None)
             finally:
                 self.received = file.tell()
                 file.seek(0)
@@ -157,9 +162,27 @@ class _Downloader:
             return "a web page came, not the file"
         if not self.received:
             return "no usable answer"
+        if self.bounded is not None and self.bounded.room < 0:
+            return f"more came than the file has, which ends at {self.limit:,} bytes"
         size = self.published.size
         expected = f" instead of {size:,}" if size and size != self.received else ""
         return f"another file came, of {self.received:,} bytes{expected}: its hash is wrong"
+
+
+class _Bounded:
+    """A file that takes so many bytes and no more, so that an answer without end does not fill the disk."""
+
+    def __init__(self, file: BinaryIO, limit: int) -> None:
+        self.file, self.room = file, limit
+
+    def write(self, content: bytes) -> int:
+        self.room -= len(content)
+        if self.room < 0:
+            raise ValueError("more came than the file has")
+        return self.file.write(content)
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from minifcn.weights.naming import recognise, without_wrapper
 from minifcn.weights.preprocessing import Preprocessing
 
 _RECORD = "minifcn"  # the metadata key under which the record stands, as JSON
+CHECKPOINT = "minifcn-checkpoint"  # the key of a run's checkpoints instead, which training reads
 FORMAT = 1
 OWN_NAMES = "minifcn"
 SIZES = {"name", "width", "fc_width", "in_channels", "num_classes"}  # what tensors tell of an architecture
@@ -54,6 +55,11 @@ def load(path: str | os.PathLike[str]) -> WeightFile:
     """
     path = Path(path)
     container = read_container(path)
+    if CHECKPOINT in container.metadata:
+        raise WeightsError(
+            f"{path}: is the checkpoint of a run, for train --resume; its network is in model.safetensors beside it, "
+            "or before the run's end in the file of the last stage that was finished."
+        )
     own = _own_record(path, container.metadata)
     if own is not None and own.names == OWN_NAMES:
         return WeightFile(container.tensors, own.architecture, own.preprocessing, own.record)

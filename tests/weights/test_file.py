@@ -5,6 +5,7 @@ import json
 import os
 import struct
 import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -221,6 +222,7 @@ def test_bfloat16_becomes_float32_exactly(tmp_path):
         '{"format": 1, "architecture": 5}',
         '{"format": 1, "architecture": null}',
         '{"format": 1, "preprocessing": null}',
+        '{"format": 1, "preprocessing": {"scale": 1' + "0" * 400 + "}}",
         '{"format": 1, "preprocessing": {"std": [0, 0, 0]}}',
         '{"format": 1, "preprocessing": {"gamma": 1}}',
         '{"format": 1, "record": []}',
@@ -286,3 +288,37 @@ def test_the_disk_has_the_new_file_before_the_old_one_goes(tmp_path, monkeypatch
         monkeypatch.setattr(os, name, lambda *a, name=name, genuine=genuine: calls.append(name) or genuine(*a))
     save(tmp_path / "model.safetensors")
     assert calls == ["fsync", "replace"]
+
+
+def test_a_run_s_checkpoint_is_told_from_a_network(tmp_path):
+    """Tensors called model.conv1_1.weight, in which nobody recognises a network."""
+    save_file({"model.a": np.ones(2, np.float32)}, tmp_path / "checkpoint.safetensors", {"minifcn-checkpoint": "{}"})
+    assert "model.safetensors beside it" in refused(tmp_path / "checkpoint.safetensors")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    """open() of a named pipe waits for a writer, for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    assert "no regular file" in refused(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("path", ["a\0b", "x" * 5000])
+def test_what_is_no_path_is_refused(path):
+    """ValueError: embedded null byte; OSError: File name too long."""
+    with pytest.raises(WeightsError):
+        weights.load(path)
+
+
+@pytest.mark.parametrize("entry", ["../../evil.npy", "/etc/evil.npy", "..\\evil.npy", "C:evil.npy", "a/../b/data.pkl"])
+def test_an_archive_whose_names_lead_out_of_it_is_refused(tmp_path, entry):
+    """Names that overwrite other files for whoever unpacks them."""
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr(entry, b"")
+    assert "points out of the archive" in refused(tmp_path / "a.npz")
+
+
+def test_an_archive_whose_names_have_colons_is_read(tmp_path):
+    """Chainer's snapshots: updater/model:main/…"""
+    np.savez(tmp_path / "a.npz", **{"updater/model:main/conv1_1/W": np.ones(2, np.float32)})
+    assert list(weights.load(tmp_path / "a.npz").tensors) == ["updater/model:main/conv1_1/W"]
