@@ -294,7 +294,7 @@ class FCN8sAtOnce(FCN8s):
     """
 
     name = "fcn8s-at-once"
-    skip_scales = {"pool4": 0.01, "pool3": 0.0001}  # noqa: RUF012
+    skip_scales = {"pool4": 0.01, "pool3": 0.0001}  # noqa: RUF012 (never changed in place)
 
     def __init__(self, *sizes: int, skip_scales: Mapping[str, float] | None = None, **options: Any) -> None:
         super().__init__(*sizes, **options)

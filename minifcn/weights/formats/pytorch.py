@@ -29,7 +29,8 @@ import numpy as np
 
 from minifcn.errors import WeightsError
 from minifcn.weights.formats import bfloat16_to_float32
-from minifcn.weights.formats.pickles import ElementType, Refusal, Storages, Tensor, brief, damaged, follow, foreign
+from minifcn.weights.formats.pickles import follow
+from minifcn.weights.formats.torch_records import ElementType, Refusal, Storages, Tensor, brief, damaged, foreign
 from minifcn.weights.limits import check_claim
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
