@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from minifcn import visualize
 from minifcn.commands import Parser, parse_size, run_command
 from minifcn.data import read_image, voc_palette
+from minifcn.data.voc import VOC_CLASSES
 from minifcn.errors import MinifcnError, UsageError, WeightsError
 from minifcn.training import label_pixels, load_segmenter, training_size
 
@@ -39,7 +41,7 @@ def make_parser() -> Parser:
 
 def main(arguments: argparse.Namespace) -> int:
     model, file = load_segmenter(arguments.checkpoint, arguments.device)
-    classes = file.record.get("classes") or [f"class {i}" for i in range(model.architecture["num_classes"])]
+    classes = file.record.get("classes") or _usual_classes(model.architecture["num_classes"])
     palette = voc_palette()
     stored = file.record.get("palette", palette)
     try:
@@ -74,6 +76,14 @@ def main(arguments: argparse.Namespace) -> int:
             f"{len(failed)} of {len(arguments.images)} pictures failed: {', '.join(map(str, failed))}", file=sys.stderr
         )
     return 1 if failed else 0
+
+
+def _usual_classes(count: int) -> Sequence[str]:
+    """Names for a file without any. Released FCNs have PASCAL VOC's 21 classes."""
+    if count != len(VOC_CLASSES):
+        return [f"class {number}" for number in range(count)]
+    print(f"The file names no classes; {count} are taken for those of PASCAL VOC.", file=sys.stderr)
+    return VOC_CLASSES
 
 
 def _refuse_collisions(paths: list[Path], out: Path) -> None:

@@ -477,6 +477,17 @@ def test_a_foreign_fcn_labels_pictures_with_its_own_preprocessing(tmp_path, fore
     assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize(("count", "name", "said"), [(21, "background", True), (4, "class 0", False)])
+def test_a_file_without_class_names_has_the_usual_ones(tmp_path, pictures, capsys, count, name, said):
+    """A dog called "class 12", in the released networks; VOC's names for 4 classes of something else."""
+    model = models.FCN32s(count, 1, 2)  # whose scores are zero: the first class everywhere
+    save_file(model.state_dict(), tmp_path / "fcn.safetensors")
+    assert command(predict, tmp_path / "fcn.safetensors", pictures / "images" / "0.png", "--out", tmp_path / "out") == 0
+    captured = capsys.readouterr()
+    assert f"{name} 100 %" in captured.out
+    assert ("taken for those of PASCAL VOC" in captured.err) == said
+
+
 def test_a_foreign_fcn_does_not_know_what_data_to_be_evaluated_on(foreign, refused):
     refused(evaluate, 2, ("--data",), foreign[0])
 
