@@ -8,6 +8,7 @@ import socketserver
 import threading
 import time
 from http.server import BaseHTTPRequestHandler
+from io import BytesIO
 from pathlib import Path
 
 import pooch
@@ -440,3 +441,13 @@ def test_other_files_are_not_known():
     assert published_as({}) is None
     assert published_as({"sha256": "0" * 64, "md5": "0" * 32}) is None
     assert published_as({"sha256": "aa75b158f4181e7f6230029eb96c1b13"}) is None
+
+
+def test_what_is_too_much_is_not_written():
+    """An answer without end that fills the disk before its hash is looked at."""
+    file = BytesIO()
+    bounded = downloads._Bounded(file, 10)
+    bounded.write(b"x" * 10)
+    with pytest.raises(ValueError, match="more came"):
+        bounded.write(b"y")
+    assert file.getvalue() == b"x" * 10

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from minifcn import files, weights
 from minifcn.errors import WeightsError
 from minifcn.weights import Preprocessing
+from minifcn.weights.formats import safetensors
 
 ARCHITECTURE = {"name": "fcn8s", "num_classes": 3, "width": 2, "geometry": "same", "dropout": 0.5}
 ARRAYS = {
@@ -57,6 +58,15 @@ def test_every_kind_of_array_comes_back_as_it_was(tmp_path):
         assert loaded[name].shape == array.shape, name
         assert loaded[name].dtype == array.dtype.newbyteorder("="), name
         assert_array_equal(loaded[name], array, err_msg=name)
+
+
+def test_an_array_is_the_same_in_pieces_of_any_size(tmp_path, monkeypatch):
+    """Rows larger than a piece cut wrongly, or pieces out of order."""
+    for size in (1, 7, 16, 40):
+        monkeypatch.setattr(safetensors, "_PIECE", size)
+        loaded = load_file(save(tmp_path / f"{size}.safetensors", ARRAYS))
+        for name, array in ARRAYS.items():
+            assert_array_equal(loaded[name], array, err_msg=f"{name} in pieces of {size} bytes")
 
 
 def test_other_programs_read_the_same_numbers(tmp_path):
