@@ -18,7 +18,8 @@ def to_torchvision(tensors: Mapping[str, np.ndarray]) -> Tensors:
     """What `torchvision.models.vgg16().load_state_dict` takes (and vgg11, 13, 19): features.N, classifier.0/.3/.6.
 
     features are numbered with the ReLU after each convolution and the pooling after each block. fc6 and fc7 of an FCN
-    become dense again. Score and upsampling layers have no place in torchvision's VGG, and are left out.
+    become dense again. Score and upsampling layers have no place in torchvision's VGG, and are left out: without fc8,
+    load_state_dict needs strict=False.
     Raises WeightsError if there is no trunk.
     """
     convolutions = sorted(

@@ -339,7 +339,7 @@ def test_pytorch_takes_a_vgg_by_torchvision_s_names(tmp_path, converts, depth):
     source, out = save(tmp_path / "mine.safetensors", model), tmp_path / "theirs.safetensors"
     text = converts(source, "--to", "torchvision", "--out", out)
     module = takes_strictly(TorchvisionVGG(depth), out)
-    assert_allclose(torch_logits(module, picture()), logits(model, picture()), rtol=1e-4, atol=1e-5)
+    assert_allclose(torch_logits(module, picture()), logits(model, picture()), rtol=1e-5, atol=1e-5)
     assert "load_state_dict" in text.splitlines()[-1]
 
 
@@ -366,7 +366,7 @@ def test_pytorch_takes_an_fcn_by_caffe_s_names(tmp_path, converts, net):
     source, out = save(tmp_path / "mine.safetensors", model), tmp_path / "theirs.safetensors"
     converts(source, "--to", "caffe-names", "--out", out)
     module = takes_strictly(CaffeFCN(net), out)
-    assert_allclose(torch_logits(module, picture()), logits(model, picture()), rtol=1e-4, atol=1e-5)
+    assert_allclose(torch_logits(module, picture()), logits(model, picture()), rtol=1e-5, atol=1e-5)
 
 
 def test_pytorch_takes_a_vgg_by_caffe_s_names(tmp_path, converts):
@@ -374,7 +374,7 @@ def test_pytorch_takes_a_vgg_by_caffe_s_names(tmp_path, converts):
     source, out = save(tmp_path / "mine.safetensors", model), tmp_path / "theirs.safetensors"
     converts(source, "--to", "caffe-names", "--out", out)
     module, x = takes_strictly(CaffeVGG(), out), picture((224, 224))
-    assert_allclose(torch_logits(module, x), logits(model, x), rtol=1e-4, atol=1e-5)
+    assert_allclose(torch_logits(module, x), logits(model, x), rtol=1e-5, atol=1e-5)
 
 
 def test_fcn8s_at_once_gets_its_scale_layers_back(tmp_path, converts):
@@ -385,7 +385,7 @@ def test_fcn8s_at_once_gets_its_scale_layers_back(tmp_path, converts):
     module = takes_strictly(CaffeFCN("fcn8s-at-once"), out)
     assert module.scale_pool4.weight.tolist() == pytest.approx([0.01])
     assert module.scale_pool3.weight.tolist() == pytest.approx([0.0001])
-    assert_allclose(torch_logits(module, picture()), logits(model, picture()), rtol=1e-4, atol=1e-5)
+    assert_allclose(torch_logits(module, picture()), logits(model, picture()), rtol=1e-5, atol=1e-5)
     again = models.from_weights(out)
     assert type(again) is models.FCN8sAtOnce
     assert again.skip_scales == model.skip_scales
@@ -439,7 +439,7 @@ def test_a_fully_convolutional_classifier_is_dense_again_for_torchvision(tmp_pat
     source, out = save(tmp_path / "mine.safetensors", model), tmp_path / "theirs.safetensors"
     converts(source, "--to", "torchvision", "--out", out)
     module, x = takes_strictly(TorchvisionVGG(), out), picture((224, 224))
-    assert_allclose(torch_logits(module, x), logits(model, x)[:, :, 0, 0], rtol=1e-4, atol=1e-5)
+    assert_allclose(torch_logits(module, x), logits(model, x)[:, :, 0, 0], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("make", [models.FCN8s, models.FCN32s, models.VGG16])
@@ -458,7 +458,7 @@ def test_onnxruntime_gives_the_logits_from_one_file(tmp_path, converts, make):
     session = onnxruntime.InferenceSession(out.read_bytes(), options, providers=["CPUExecutionProvider"])
     for size in (ODD, (33, 70)):
         (found,) = session.run(None, {session.get_inputs()[0].name: picture(size)})
-        assert_allclose(found, logits(model, picture(size)), rtol=1e-4, atol=1e-5)
+        assert_allclose(found, logits(model, picture(size)), rtol=1e-5, atol=1e-5)
     stored = session.get_modelmeta().custom_metadata_map["preprocessing"]
     assert Preprocessing.from_dict(json.loads(stored)) == UNLIKE_ANY
 

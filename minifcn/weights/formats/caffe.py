@@ -16,8 +16,9 @@ The field numbers are those of BVLC/caffe's caffe.proto: NetParameter, LayerPara
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -71,7 +72,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _layer(file: BinaryIO, layer: _Field, name_number: int, blobs_number: int) -> tuple[str, list[np.ndarray]]:
+def _layer(file: BufferedReader, layer: _Field, name_number: int, blobs_number: int) -> tuple[str, list[np.ndarray]]:
     name, blobs = "", []
     for field in _fields(file, layer.start, layer.end):
         if field.number == name_number and field.wire_type == _LENGTH:
@@ -87,7 +88,7 @@ def _layer(file: BinaryIO, layer: _Field, name_number: int, blobs_number: int) -
     return name, blobs
 
 
-def _blob(file: BinaryIO, blob: _Field) -> np.ndarray:
+def _blob(file: BufferedReader, blob: _Field) -> np.ndarray:
     """Its values in its shape. As in Caffe, legacy dimensions go before a shape, and doubles before floats."""
     legacy: dict[int, int] = {}
     shape: list[int] = []
@@ -110,7 +111,7 @@ def _blob(file: BinaryIO, blob: _Field) -> np.ndarray:
         raise WeightsError(message) from None
 
 
-def _values(file: BinaryIO, blob: _Field, dtype: str, size: int) -> np.ndarray:
+def _values(file: BufferedReader, blob: _Field, dtype: str, size: int) -> np.ndarray:
     """The contents of the fields with numbers of this dtype, one after another, `size` bytes in all.
 
     (The blob has been walked before, to know the size: memory is allocated once, and read into once.)
@@ -123,13 +124,13 @@ def _values(file: BinaryIO, blob: _Field, dtype: str, size: int) -> np.ndarray:
             if length % values.itemsize:
                 raise WeightsError(f"the numbers at byte {field.start:,} end within a number")
             file.seek(field.start)
-            if file.readinto(room[:length]) < length:  # type: ignore[attr-defined]
+            if file.readinto(room[:length].data) < length:
                 raise WeightsError("it became shorter while it was read")
             room = room[length:]
     return values
 
 
-def _dimensions(file: BinaryIO, shape: _Field) -> list[int]:
+def _dimensions(file: BufferedReader, shape: _Field) -> list[int]:
     sizes: list[int] = []
     for field in _fields(file, shape.start, shape.end):
         position = field.start
@@ -141,7 +142,7 @@ def _dimensions(file: BinaryIO, shape: _Field) -> list[int]:
     return sizes
 
 
-def _fields(file: BinaryIO, start: int, end: int) -> Iterator[_Field]:
+def _fields(file: BufferedReader, start: int, end: int) -> Iterator[_Field]:
     """The fields of the message from byte `start` up to byte `end`."""
     while start < end:
         tag, content = _varint(file, start, end)
@@ -161,7 +162,7 @@ def _fields(file: BinaryIO, start: int, end: int) -> Iterator[_Field]:
         start = stop
 
 
-def _varint(file: BinaryIO, start: int, end: int) -> tuple[int, int]:
+def _varint(file: BufferedReader, start: int, end: int) -> tuple[int, int]:
     """The varint at byte `start`, and the position behind it. 64 bits need ten digits at most."""
     file.seek(start)
     value = 0
