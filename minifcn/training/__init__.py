@@ -2,16 +2,8 @@
 
 from minifcn.training.checkpoint import restore_checkpoint, save_checkpoint
 from minifcn.training.config import Config, resolve
-from minifcn.training.loop import (
-    classification_loss,
-    evaluate,
-    label_pixels,
-    load_segmenter,
-    predict_labels,
-    segmentation_loss,
-    train,
-    training_size,
-)
+from minifcn.training.evaluation import evaluate, label_pixels, load_segmenter, predict_labels, training_size
+from minifcn.training.loop import classification_loss, segmentation_loss, train
 from minifcn.training.optim import SGD, Adam, Optimizer, paper_groups
 from minifcn.training.run import Run
 from minifcn.training.schedule import SCHEDULES, fixed, poly

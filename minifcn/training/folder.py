@@ -14,7 +14,7 @@ from minifcn.data import Dataset, resize
 from minifcn.errors import UsageError
 from minifcn.files import to_json, write_atomically
 from minifcn.metrics import METRIC_HEADERS
-from minifcn.training import loop
+from minifcn.training import evaluation
 from minifcn.training.config import Config
 from minifcn.weights import Preprocessing, save_weights
 
@@ -129,7 +129,7 @@ class RunFolder:
         for stage in stages:
             network = models.from_weights(self.stage_weights(stage)).to(device)
             inputs = [preprocessing.apply(sample.image)[None] for sample in samples]
-            predictions[stage] = [loop.predict_labels(network, one, device)[0] for one in inputs]
+            predictions[stage] = [evaluation.predict_labels(network, one, device)[0] for one in inputs]
         sheet = visualize.prediction_sheet(
             [sample.image for sample in samples],
             [sample.labels for sample in samples],

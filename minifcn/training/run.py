@@ -18,7 +18,7 @@ from minifcn import data, models, weights
 from minifcn.data import Dataset, Loader
 from minifcn.errors import DataError, WeightsError
 from minifcn.models import surgery
-from minifcn.training import loop
+from minifcn.training import evaluation, loop
 from minifcn.training.checkpoint import Progress, read_progress, restore_checkpoint, save_checkpoint
 from minifcn.training.config import CLASSIFIER, Config
 from minifcn.training.folder import RunFolder
@@ -205,9 +205,9 @@ class Run:
 
     def _evaluate(self, model: Any) -> dict[str, float]:
         size = self._scaled_size()
-        evaluation = loop.evaluate(model, self.val_set, self.preprocessing, size=size, device=self.device)
-        self.progress.baseline = evaluation.baseline()
-        return evaluation.summary()
+        result = evaluation.evaluate(model, self.val_set, self.preprocessing, size=size, device=self.device)
+        self.progress.baseline = result.baseline()
+        return result.summary()
 
     def _validate(self, stage: str, step: int, model: Any) -> None:
         summary = self._evaluate(model)
@@ -223,7 +223,7 @@ class Run:
             return summary
         right = total = 0
         for batch in self._classifier_loader("val").epoch(0):
-            predicted = loop.predict_labels(model, batch.images, self.device)
+            predicted = evaluation.predict_labels(model, batch.images, self.device)
             right, total = right + int((predicted == batch.labels[:, 0, 0]).sum()), total + len(predicted)
         self.say(f"{stage}: names the object in {100 * right / total:.1f} % of new pictures")
         return {"accuracy": right / total}
