@@ -76,6 +76,11 @@ class Backend:
         """How many items `map` works on at a time."""
         return get_threads()
 
+    @property
+    def block_bytes(self) -> int:
+        """How much of an array to work on at a time, where it is read and written several times: what a cache holds."""
+        return 2**20
+
     def map(self, function: Callable[[Item], Result], items: Iterable[Item], *, large: bool = False) -> list[Result]:
         """`[function(item) for item in items]`, spread over the CPU's threads; results in the order of the items.
 
@@ -111,6 +116,10 @@ class _GpuBackend(Backend):
     @property
     def workers(self) -> int:
         return 1  # the device is parallel within one item
+
+    @property
+    def block_bytes(self) -> int:
+        return 2**62  # everything at once: each block would cost the start of a kernel
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item], *, large: bool = False) -> list[Result]:
         return [function(item) for item in items]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -50,6 +50,7 @@ class Geometry:
 
 GEOMETRIES = {"paper": Geometry(100, 0, False), "same": Geometry(1, FC_KERNEL // 2, True)}
 LEARNED_UPSAMPLING = ("intermediate", "none", "all")
+SKIPS = ("add", "none")
 
 
 class FCN(Trunk):
@@ -59,13 +60,15 @@ class FCN(Trunk):
     geometry: "paper" or "same", see Geometry. Both take every size of image from 1×1 up.
     learned_upsampling: "intermediate" learns all transposed convolutions but the last (the paper's choice), "none"
       keeps all of them bilinear (the released solvers'), "all" learns the last one too.
+    skips: "add" adds the scores of shallower layers on the way up, "none" leaves them out, to see what they are worth.
+    batch_norm: batch normalisation after every convolution but the score layers.
     dropout: probability after fc6 and fc7. seed: of the initial values and of dropout's generator.
 
     Score layers start at zero, so the first loss is ln(num_classes); upsampling starts bilinear.
     """
 
     name: ClassVar[str]
-    upsamplings: ClassVar[tuple[Upsampling, ...]]
+    upsamplings: tuple[Upsampling, ...]
     skip_scales: Mapping[str, float] = {}  # what each skip's features are multiplied by before its score layer
 
     def __init__(
@@ -76,7 +79,9 @@ class FCN(Trunk):
         in_channels: int = 3,
         *,
         geometry: str = "paper",
+        skips: str = "add",
         learned_upsampling: str = "intermediate",
+        batch_norm: bool = False,
         dropout: float = 0.5,
         seed: int = 0,
     ) -> None:
@@ -85,19 +90,25 @@ class FCN(Trunk):
         if learned_upsampling not in LEARNED_UPSAMPLING:
             known = ", ".join(LEARNED_UPSAMPLING)
             raise UsageError(f"{type(self).__name__}: learned_upsampling {learned_upsampling!r} is not one of {known}.")
+        if skips not in SKIPS:
+            raise UsageError(f"{type(self).__name__}: skips {skips!r} is not one of {', '.join(SKIPS)}.")
         generator = np.random.default_rng(seed)
         self.geometry = GEOMETRIES[geometry]
-        super().__init__(DEPTHS["vgg16"], width, in_channels, self.geometry.conv1_padding, generator)
+        if skips == "none":
+            self.upsamplings = tuple(replace(step, skip=None) for step in self.upsamplings)
+        super().__init__(DEPTHS["vgg16"], width, in_channels, self.geometry.conv1_padding, batch_norm, generator)
         fc_width = 64 * width if fc_width is None else fc_width
         check_sizes(type(self).__name__, num_classes=num_classes, fc_width=fc_width)
         cells = self.trunk[-1].out_channels
-        self.fc6 = nn.Conv2d(cells, fc_width, FC_KERNEL, padding=self.geometry.fc6_padding, generator=generator)
-        self.fc7 = nn.Conv2d(fc_width, fc_width, 1, generator=generator)
+        fc6 = nn.Conv2d(cells, fc_width, FC_KERNEL, padding=self.geometry.fc6_padding, generator=generator)
+        self._set_layer("fc6", fc6)
+        self._set_layer("fc7", nn.Conv2d(fc_width, fc_width, 1, generator=generator))
         self.dropout = nn.Dropout(dropout, generator=np.random.default_rng([seed, 1]))
         self.score_fr = _zero_score(fc_width, num_classes)
         pool_channels = {layer.name: layer.out_channels for layer in self.trunk if layer.pooling}
         for step in self.upsamplings:
-            learned = learned_upsampling == "all" or (learned_upsampling == "intermediate" and step.skip is not None)
+            last = step is self.upsamplings[-1]
+            learned = learned_upsampling == "all" or (learned_upsampling == "intermediate" and not last)
             setattr(self, step.name, _bilinear(num_classes, step.stride, self.geometry, learned))
             if step.skip:
                 setattr(self, f"score_{step.skip}", _zero_score(pool_channels[step.skip], num_classes))
@@ -109,15 +120,17 @@ class FCN(Trunk):
             "fc_width": fc_width,
             "in_channels": in_channels,
             "geometry": geometry,
+            "skips": skips,
             "learned_upsampling": learned_upsampling,
+            "batch_norm": batch_norm,
             "dropout": dropout,
         }
 
     def forward(self, x: Tensor) -> Tensor:
         image_size = x.shape[2:]
         pools = self.features(x)
-        h = self.dropout(ops.relu(self.fc6(pools["pool5"])))
-        h = self.dropout(ops.relu(self.fc7(h)))
+        h = self.dropout(self._activate("fc6", pools["pool5"]))
+        h = self.dropout(self._activate("fc7", h))
         scores = self.score_fr(h)
         for step in self.upsamplings:
             scores = getattr(self, step.name)(scores)
@@ -218,10 +231,14 @@ def count_parameters(network: type[Any], architecture: Mapping[str, Any]) -> int
     classes = int(architecture.get("num_classes", 21 if is_fcn else 1000))
     layers = list(trunk_layers(DEPTHS["vgg16" if is_fcn else network.name], width, in_channels))
     pools = {layer.name: layer.out_channels for layer in layers if layer.pooling}
-    count = sum((9 * layer.in_channels + 1) * layer.out_channels for layer in layers if not layer.pooling)
-    count += (FC_KERNEL**2 * pools["pool5"] + 1) * fc_width + (fc_width + 1) * fc_width + (fc_width + 1) * classes
+    extra = 4 if architecture.get("batch_norm") else 1  # numbers a channel: scale, shift, mean, variance; or a bias
+    count = sum((9 * layer.in_channels + extra) * layer.out_channels for layer in layers if not layer.pooling)
+    count += (FC_KERNEL**2 * pools["pool5"] + extra) * fc_width + (fc_width + extra) * fc_width
+    count += (fc_width + 1) * classes
+    has_skips = architecture.get("skips", "add") == "add"
     for step in network.upsamplings if is_fcn else ():
-        count += (2 * step.stride * classes) ** 2 + ((pools[step.skip] + 1) * classes if step.skip else 0)
+        count += (2 * step.stride * classes) ** 2
+        count += (pools[step.skip] + 1) * classes if step.skip and has_skips else 0
     return count
 
 

@@ -64,15 +64,41 @@ class Trunk(nn.Module):
     architecture: dict[str, Any]  # what `models.build` takes to make the same network; stored in every weight file
 
     def __init__(
-        self, depths: Sequence[int], width: int, in_channels: int, first_padding: int, generator: np.random.Generator
+        self,
+        depths: Sequence[int],
+        width: int,
+        in_channels: int,
+        first_padding: int,
+        batch_norm: bool,
+        generator: np.random.Generator,
     ) -> None:
         check_sizes(type(self).__name__, width=width, in_channels=in_channels)
+        self.batch_norm = batch_norm
         self.trunk = tuple(trunk_layers(depths, width, in_channels))
         for layer in self.trunk:
             if not layer.pooling:
                 padding = first_padding if layer.name == "conv1_1" else 1
                 conv = nn.Conv2d(layer.in_channels, layer.out_channels, 3, padding=padding, generator=generator)
-                setattr(self, layer.name, conv)
+                self._set_layer(layer.name, conv)
+
+    def _set_layer(self, name: str, layer: nn.Conv2d | nn.Linear) -> None:
+        """A layer by its name; with batch normalisation after it, as NAME_bn, which makes its bias superfluous."""
+        setattr(self, name, layer)
+        if self.batch_norm:
+            layer.bias = None
+            setattr(self, f"{name}_bn", nn.BatchNorm2d(layer.weight.shape[0]))
+
+    def _activate(self, name: str, x: Tensor) -> Tensor:
+        """ReLU of the layer's output, normalised before if the network has batch normalisation."""
+        x = getattr(self, name)(x)
+        return ops.relu(getattr(self, f"{name}_bn")(x) if self.batch_norm else x)
+
+    def freeze_batch_norm(self) -> None:
+        """Keep the running means and variances, scales and shifts as they are, whatever is trained."""
+        for _, module in self.named_modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.frozen = True
+                module.weight.requires_grad = module.bias.requires_grad = False
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """The output of each pooling by name, pool1 … pool5; x (N, C, H, W), any H and W from 1 up."""
@@ -86,7 +112,7 @@ class Trunk(nn.Module):
             if layer.pooling:
                 x = pooled[layer.name] = ops.max_pool2d(x, 2, ceil_mode=self.ceil_pooling)
             else:
-                x = ops.relu(getattr(self, layer.name)(x))
+                x = self._activate(layer.name, x)
         return pooled
 
 
@@ -101,6 +127,7 @@ class VGG(Trunk):
     On 224 pixels both are the same.
 
     width: channels of the first block (64 as published); fc_width: of fc6 and fc7 (64·width, that is 4096, if None).
+    batch_norm: batch normalisation after every convolution and dense layer but fc8.
     fully_convolutional: fc6, fc7 and fc8 as convolutions over the cells: (N, num_classes, h, w) for larger images.
     """
 
@@ -116,6 +143,7 @@ class VGG(Trunk):
         geometry: str = "paper",
         dropout: float = 0.5,
         fully_convolutional: bool = False,
+        batch_norm: bool = False,
         seed: int = 0,
     ) -> None:
         if geometry not in VGG_GEOMETRIES:
@@ -123,18 +151,19 @@ class VGG(Trunk):
             raise UsageError(f"{type(self).__name__}: geometry {geometry!r} is not one of {known}.")
         generator = np.random.default_rng(seed)
         self.geometry, self.ceil_pooling = geometry, geometry == "paper"
-        super().__init__(DEPTHS[self.name], width, in_channels, first_padding=1, generator=generator)
+        super().__init__(DEPTHS[self.name], width, in_channels, 1, batch_norm, generator)
         fc_width = 64 * width if fc_width is None else fc_width
         check_sizes(type(self).__name__, num_classes=num_classes, fc_width=fc_width)
         cells = self.trunk[-1].out_channels
         self.fully_convolutional = fully_convolutional
+        self.fc8: nn.Conv2d | nn.Linear
         if fully_convolutional:
-            self.fc6: Any = nn.Conv2d(cells, fc_width, FC_KERNEL, generator=generator)
-            self.fc7: Any = nn.Conv2d(fc_width, fc_width, 1, generator=generator)
-            self.fc8: Any = nn.Conv2d(fc_width, num_classes, 1, generator=generator)
+            self._set_layer("fc6", nn.Conv2d(cells, fc_width, FC_KERNEL, generator=generator))
+            self._set_layer("fc7", nn.Conv2d(fc_width, fc_width, 1, generator=generator))
+            self.fc8 = nn.Conv2d(fc_width, num_classes, 1, generator=generator)
         else:
-            self.fc6 = nn.Linear(cells * FC_KERNEL**2, fc_width, generator=generator)
-            self.fc7 = nn.Linear(fc_width, fc_width, generator=generator)
+            self._set_layer("fc6", nn.Linear(cells * FC_KERNEL**2, fc_width, generator=generator))
+            self._set_layer("fc7", nn.Linear(fc_width, fc_width, generator=generator))
             self.fc8 = nn.Linear(fc_width, num_classes, generator=generator)
         self.dropout = nn.Dropout(dropout, generator=np.random.default_rng([seed, 1]))
         self.architecture = {
@@ -146,6 +175,7 @@ class VGG(Trunk):
             "geometry": geometry,
             "dropout": dropout,
             "fully_convolutional": fully_convolutional,
+            "batch_norm": batch_norm,
         }
 
     def forward(self, x: Tensor) -> Tensor:
@@ -153,8 +183,8 @@ class VGG(Trunk):
         if not self.fully_convolutional:
             x = self._in_the_middle(x) if self.geometry == "paper" else average_cells(x, FC_KERNEL)
             x = ops.reshape(x, (x.shape[0], -1))  # (N, C, 7, 7) -> (N, C·7·7)
-        x = self.dropout(ops.relu(self.fc6(x)))
-        x = self.dropout(ops.relu(self.fc7(x)))
+        x = self.dropout(self._activate("fc6", x))
+        x = self.dropout(self._activate("fc7", x))
         return self.fc8(x)
 
     def _in_the_middle(self, x: Tensor) -> Tensor:

@@ -82,6 +82,34 @@ class ConvTranspose2d(Module):
         return ops.conv_transpose2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
 
 
+class BatchNorm2d(Module):
+    """ops.batch_norm with its weight (C,), one, and bias (C,), zero, and the running mean, zero, and variance, one.
+
+    In training mode the batch's own mean and variance are used, in evaluation mode the running ones. `frozen` uses
+    those in training as well: for a pretrained network and batches too small to tell a variance.
+    The running ones are fixed parameters, so that they are saved, loaded and moved with all others.
+    """
+
+    def __init__(self, channels: int, *, momentum: float = 0.1, eps: float = 1e-5) -> None:
+        self.weight = Parameter(np.ones(channels, np.float32))
+        self.bias = Parameter(np.zeros(channels, np.float32))
+        self.running_mean = Parameter(np.zeros(channels, np.float32), requires_grad=False)
+        self.running_var = Parameter(np.ones(channels, np.float32), requires_grad=False)
+        self.momentum, self.eps, self.frozen = momentum, eps, False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.batch_norm(
+            x,
+            self.weight,
+            self.bias,
+            running_mean=self.running_mean.data,
+            running_var=self.running_var.data,
+            training=self.training and not self.frozen,
+            momentum=self.momentum,
+            eps=self.eps,
+        )
+
+
 class Linear(Module):
     """A dense layer, ops.linear, with its weight (out, in), He-normal, and bias (out,), zero."""
 

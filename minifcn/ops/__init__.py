@@ -1,5 +1,6 @@
 """The differentiable operations. Each module holds the derivations of its own."""
 
+from minifcn.ops.batch_norm import batch_norm
 from minifcn.ops.conv import conv2d
 from minifcn.ops.conv_transpose import conv_transpose2d
 from minifcn.ops.dropout import dropout, dropout2d
@@ -29,6 +30,7 @@ __all__ = [
     "CoordinateMap",
     "add",
     "amax",
+    "batch_norm",
     "col2im",
     "concatenate",
     "conv2d",

@@ -1,0 +1,165 @@
+"""Batch normalisation: each channel brought to mean 0 and variance 1 over the batch, then scaled and shifted."""
+
+import math
+from typing import Any
+
+from minifcn.autograd.function import Context, Function
+from minifcn.autograd.tensor import Tensor
+from minifcn.backend import Array, Backend
+from minifcn.errors import ShapeError, UsageError
+
+
+class BatchNorm(Function):
+    """y = γ x̂ + β  with  x̂ = (x − μ) / √(σ² + ε),  μ and σ² of each channel over all images and positions.
+
+    Shapes: x (N, C, …) -> y the same; γ, β (C,). M = N · positions numbers share a channel's μ = Σ x / M and
+    σ² = Σ (x − μ)² / M. Let g = dL/dy and r = 1/√(σ² + ε).
+
+        dL/dβ = Σ g        dL/dγ = Σ g x̂
+        dL/dx = γ r (g − Σ g / M − x̂ Σ g x̂ / M)
+
+    since x reaches L in three ways: directly, by γ r g; through μ, with dμ/dx = 1/M, by −γ r Σ g / M; and through σ²,
+    with dσ²/dx = 2 (x − μ)/M and dx̂/dσ² = −x̂ r²/2, by −γ r x̂ Σ g x̂ / M.
+    The last two take out of g what would only shift or scale a channel, which the normalisation undoes anyway.
+    Source: Ioffe and Szegedy 2015, section 3.
+    """
+
+    @staticmethod
+    def forward(ctx: Context, x: Array, weight: Array, bias: Array, *, eps: float) -> Any:
+        xp, count = ctx.backend.xp, x.size // x.shape[1]
+        y = xp.empty(x.shape, x.dtype)
+        mean, variance = (xp.empty(x.shape[1], x.dtype) for _ in range(2))
+
+        def normalise(channels: slice) -> None:
+            part, out = _as_rows(x, channels), _as_rows(y, channels)  # (N, c, positions)
+            mean[channels] = part.sum(axis=(0, 2)) / count
+            xp.subtract(part, mean[channels, None], out=out)  # first this, then squares: no cancellation
+            variance[channels] = xp.einsum("ncp,ncp->c", out, out) / count
+            out *= (weight[channels] / xp.sqrt(variance[channels] + eps))[:, None]
+            out += bias[channels, None]
+
+        ctx.backend.map(normalise, _channel_blocks(ctx.backend, x))
+        ctx.save(x, weight, mean, 1 / xp.sqrt(variance + eps))
+        return y, mean, variance
+
+    @staticmethod
+    def backward(ctx: Context, grad: Array) -> tuple[Array, Array, Array]:
+        (x, weight, mean, rate), xp = ctx.saved, ctx.backend.xp
+        count = x.size // x.shape[1]
+        grad_x = xp.empty(x.shape, x.dtype)
+        grad_weight, grad_bias = (xp.empty(x.shape[1], x.dtype) for _ in range(2))
+
+        def differentiate(channels: slice) -> None:
+            g, out = _as_rows(grad, channels), _as_rows(grad_x, channels)
+            xp.subtract(_as_rows(x, channels), mean[channels, None], out=out)
+            out *= rate[channels, None]  # x̂
+            grad_bias[channels] = g.sum(axis=(0, 2))
+            grad_weight[channels] = xp.einsum("ncp,ncp->c", g, out)
+            out *= (grad_weight[channels] / -count)[:, None]
+            out += g
+            out -= (grad_bias[channels] / count)[:, None]
+            out *= (weight[channels] * rate[channels])[:, None]
+
+        ctx.backend.map(differentiate, _channel_blocks(ctx.backend, x))
+        return grad_x, grad_weight, grad_bias
+
+
+class ScaleShift(Function):
+    """y = a x + b for each channel, with a = γ r and b = β − γ r μ, where μ and r = 1/√(σ² + ε) are constants.
+
+    Shapes: x (N, C, …), γ and β (C,) -> y as x.   dL/dx = γ r g,  dL/dγ = Σ g (x − μ) r,  dL/dβ = Σ g.
+    What batch normalisation becomes once its mean and variance are fixed.
+    """
+
+    @staticmethod
+    def forward(ctx: Context, x: Array, weight: Array, bias: Array, *, mean: Array, rate: Array) -> Array:
+        xp, scale = ctx.backend.xp, weight * rate
+        shift = bias - scale * mean
+        y = xp.empty(x.shape, x.dtype)
+
+        def apply(channels: slice) -> None:
+            out = _as_rows(y, channels)
+            xp.multiply(_as_rows(x, channels), scale[channels, None], out=out)
+            out += shift[channels, None]
+
+        ctx.backend.map(apply, _channel_blocks(ctx.backend, x))
+        ctx.save(x, weight, mean, rate)
+        return y
+
+    @staticmethod
+    def backward(ctx: Context, grad: Array) -> tuple[Array | None, Array | None, Array | None]:
+        (x, weight, mean, rate), xp = ctx.saved, ctx.backend.xp
+        axes = (0, *range(2, x.ndim))
+        per_channel = (-1, *(1,) * (x.ndim - 2))  # (C,) -> (C, 1, …)
+        grad_x = grad * (weight * rate).reshape(per_channel) if ctx.needs_input_grad[0] else None
+        if not any(ctx.needs_input_grad[1:]):
+            return grad_x, None, None
+        normalised = (x - mean.reshape(per_channel)) * rate.reshape(per_channel)
+        return grad_x, xp.sum(grad * normalised, axis=axes), grad.sum(axis=axes)
+
+
+def batch_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    running_mean: Array,
+    running_var: Array,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Batch normalisation of x (N, C, …), as torch.nn.functional.batch_norm.
+
+    weight, bias: γ and β, (C,). running_mean, running_var: raw arrays (C,) on x's device, in x's dtype.
+    training: normalise by the batch's own mean and variance, and move the running ones towards them in place, by
+      the share `momentum` (the variance by its unbiased estimate, M/(M − 1) times as large). Otherwise normalise by the
+      running ones, which then are constants.
+    eps: added to the variance, against division by zero.
+
+    Raises ShapeError for arguments that are not (C,), and in training for channels of a single number, which have no
+    variance: a map of 1×1 in a batch of one. UsageError for a momentum outside 0..1 or an eps that is not above 0.
+    Source: Ioffe and Szegedy 2015, algorithms 1 and 2.
+    """
+    if x.ndim < 2:
+        raise ShapeError(f"batch_norm: the input has shape {tuple(x.shape)}; (N, C, …) is expected.")
+    for name, value in (
+        ("weight", weight),
+        ("bias", bias),
+        ("running_mean", running_mean),
+        ("running_var", running_var),
+    ):
+        if tuple(value.shape) != (x.shape[1],):
+            raise ShapeError(
+                f"batch_norm: {name} has shape {tuple(value.shape)}, but the input {tuple(x.shape)} has {x.shape[1]} "
+                f"channels; ({x.shape[1]},) is expected."
+            )
+    if not 0 <= momentum <= 1 or not eps > 0:
+        raise UsageError(f"batch_norm: momentum {momentum} and eps {eps}; 0 to 1, and above 0, are expected.")
+    if not training:
+        rate = 1 / x.backend.xp.sqrt(running_var + eps)
+        return ScaleShift.apply(x, weight, bias, mean=running_mean, rate=rate)
+    count = x.shape[0] * math.prod(x.shape[2:])
+    if count < 2:
+        raise ShapeError(
+            f"batch_norm: an input of shape {tuple(x.shape)} gives each channel {count} number(s), which has no "
+            "variance. Train with a larger batch or larger pictures, or freeze batch normalisation (evaluation mode)."
+        )
+    y, mean, variance = BatchNorm.apply(x, weight, bias, eps=eps)
+    running_mean += momentum * (mean - running_mean)
+    running_var += momentum * (variance * (count / (count - 1)) - running_var)
+    return y
+
+
+def _as_rows(array: Array, channels: slice) -> Array:
+    """Some channels of (N, C, …) as (N, c, positions), without a copy if the array is contiguous."""
+    part = array[:, channels]
+    return part.reshape(*part.shape[:2], -1)
+
+
+def _channel_blocks(backend: Backend, x: Array) -> list[slice]:
+    """The channels in blocks that stay in the cache while they are read and written several times."""
+    channels = x.shape[1]
+    most = max(1, backend.block_bytes // max(1, x.nbytes // channels))
+    width = min(most, -(-channels // backend.workers))
+    return [slice(first, min(first + width, channels)) for first in range(0, channels, width)]
