@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 from minifcn.backend import get_backend, keep_freed_memory, set_threads
 from minifcn.errors import MinifcnError, UsageError
 
+# What --data takes, in the help of every command.
+ACCEPTED_DATA = "a folder of images and masks, voc:ROOT, sbd:ROOT, voc+sbd:ROOT, camvid:ROOT, or shapes"
 INTERRUPTED = 130  # what shells report for Ctrl-C
 
 

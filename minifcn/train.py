@@ -5,36 +5,55 @@ Without arguments: the four stages of the paper in miniature, on pictures drawn 
 
 import argparse
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from minifcn import models, weights
-from minifcn.commands import Parser, parse_size, run_command
+from minifcn import data, models, weights
+from minifcn.commands import ACCEPTED_DATA, Parser, parse_size, run_command
 from minifcn.errors import UsageError
 from minifcn.metrics import summary_table
-from minifcn.models.fcn import GEOMETRIES, LEARNED_UPSAMPLING
-from minifcn.training import Config, Run, resolve
-from minifcn.training.config import FCN_STAGES, OPTIMIZERS, REDUCTIONS, spread
+from minifcn.models.fcn import GEOMETRIES, LEARNED_UPSAMPLING, SKIPS
+from minifcn.training import RECIPES, Config, Run, resolve
+from minifcn.training.config import (
+    BATCH_NORM,
+    CLASS_WEIGHTS,
+    CLASSIFIER,
+    FCN_STAGES,
+    OPTIMIZERS,
+    PER_STAGE,
+    read_values,
+)
+from minifcn.training.losses import LOSSES, REDUCTIONS
+from minifcn.training.recipes import about_recipe
 from minifcn.training.schedule import SCHEDULES
 from minifcn.weights import WeightFile
 
 EPILOG = """examples:
   python -m minifcn.train
       no arguments: a classifier, then FCN-32s, FCN-16s and FCN-8s on drawn pictures, in a few minutes
-  python -m minifcn.train --data pictures --model fcn8s --size 180x240 --epochs 40 --out runs/mine
+  python -m minifcn.train --data pictures --size 180x240 --epochs 40 --out runs/mine
       your own pictures: a folder with images/ and masks/ (see README)
-  python -m minifcn.train --weights vgg16.safetensors --data voc:VOCdevkit/VOC2012 --out runs/voc
-      from pretrained weights (python -m minifcn.convert --list): FCN-32s, FCN-16s, then FCN-8s
+  python -m minifcn.train --recipe heavy --weights vgg16.safetensors --data voc+sbd:DATA --out runs/voc
+      as the paper: FCN-32s, FCN-16s, then FCN-8s from pretrained weights (python -m minifcn.convert --list)
+  python -m minifcn.train --config runs/mine/config.toml --seed 1 --out runs/again
+      repeat a run, with one change
   python -m minifcn.train --out runs/mine --resume
       go on where that run was stopped
+
+What an option says wins over the file of --config, that over the recipe. The recipes:
+RECIPES
 
 Ctrl-C saves a checkpoint and stops. Exit codes: 0 done, 1 the run failed, 2 wrong usage, 130 interrupted."""
 
 
 def make_parser() -> Parser:
-    parser = Parser("train", "Train a fully convolutional network for semantic segmentation.", EPILOG)
+    recipes = "\n".join(f"  {name}\n      {about_recipe(name)}" for name in RECIPES)
+    epilog = EPILOG.replace("RECIPES", recipes)
+    parser = Parser("train", "Train a fully convolutional network for semantic segmentation.", epilog)
     _add_network(parser)
     _add_training(parser)
+    _add_loss(parser)
     _add_pictures(parser)
     _add_run(parser)
     parser.add_machine_options()
@@ -43,50 +62,76 @@ def make_parser() -> Parser:
 
 def _add_network(parser: Parser) -> None:
     add = parser.add_argument_group("what to train").add_argument
-    add("--data", help="a folder of images and masks, voc:ROOT, or shapes (default: shapes, drawn on the fly)")
-    add("--foreground", type=int, metavar="VALUE", help="a folder whose masks hold only 0 and VALUE: make it class 1")
+    recipe = "choices by name, see below (default: miniature on shapes, fine-tune with --weights, else from-scratch)"
+    add("--recipe", choices=RECIPES, help=recipe)
+    add("--config", type=Path, metavar="FILE", help="choices from a TOML file, such as the config.toml of a run")
     pretrained = "weights to start from: a VGG classifier or an FCN, in any container that convert reads"
     add("--weights", metavar="FILE", help=pretrained)
-    model = "train only this (default: all stages on shapes and from a classifier; else the FCN of --weights, or fcn8s)"
-    add("--model", choices=FCN_STAGES, help=model)
-    width = "channels of the first convolutions; VGG16 has 64 (default: 16; all stages: 8; else that of --weights)"
-    add("--width", type=int, help=width)
-    add("--fc-width", type=int, help="channels of fc6 and fc7 (default: 64 times the width; all stages: 128)")
-    geometry = "paper: pad by 100 pixels; same: far cheaper (default: same; with --weights paper, or the FCN's)"
+    stages = "networks to train one after the other, each from the one before: classifier, 32s, 16s, 8s, 8s-at-once"
+    add("--stages", type=parse_stages, metavar="NAME,NAME,…", help=stages)
+    add("--model", choices=FCN_STAGES, help="train only this; short for one stage")
+    add("--width", type=int, help="channels of the first convolutions; VGG16 has 64 (default: the recipe's, or file's)")
+    add("--fc-width", type=int, help="channels of fc6 and fc7; 0 for 64 times the width, as VGG16 has")
+    geometry = "paper: pad by 100 pixels, as the released networks; same: far cheaper on small pictures"
     add("--geometry", choices=tuple(GEOMETRIES), help=geometry)
+    add("--skips", choices=SKIPS, help="whether the scores of finer layers are added, or there are none (default: add)")
     learned = "transposed convolutions to learn; the others stay bilinear (default: intermediate)"
     add("--learned-upsampling", choices=LEARNED_UPSAMPLING, help=learned)
-    add("--dropout", type=float, metavar="P", help="after fc6 and fc7 (default: 0.5; all stages: 0.1)")
+    normalisation = "batch normalisation: none, train, or frozen at the values of --weights"
+    add("--batch-norm", choices=BATCH_NORM, help=normalisation)
+    add("--dropout", type=float, metavar="P", help="after fc6 and fc7")
 
 
 def _add_training(parser: Parser) -> None:
     group = parser.add_argument_group("how to train")
     length = group.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=int, help="passes over the training set (default: 30; 10 with --weights)")
-    length.add_argument("--steps", type=int, help="batches a stage, in place of epochs (default on shapes: 1000)")
+    for_stages = "; one number, or one for each stage, with commas"
+    length.add_argument("--epochs", type=parse_whole, metavar="N", help=f"passes over the training set{for_stages}")
+    length.add_argument("--steps", type=parse_whole, metavar="N", help=f"steps, in place of epochs{for_stages}")
     add = group.add_argument
-    add("--batch-size", type=int, help="pictures a batch (default: 4; all stages: 8; 1 with --weights)")
-    add("--lr", type=float, help="learning rate; biases get twice as much (default: 1e-3; 1e-5 with --weights)")
-    add("--optimizer", choices=OPTIMIZERS, help="(default: adam)")
+    add("--batch-size", type=int, help="pictures a batch")
+    add("--accumulate", type=int, metavar="N", help="add up the gradients of N batches for each step (default: 1)")
+    add("--lr", type=parse_numbers, metavar="RATE", help=f"learning rate; biases get twice as much{for_stages}")
+    add("--optimizer", choices=OPTIMIZERS)
     add("--momentum", type=float, help="of sgd (default: 0.9)")
     add("--weight-decay", type=float, help="of weights, not of biases (default: 0)")
-    add("--schedule", choices=tuple(SCHEDULES), help="of the learning rate (default: poly, which falls to 0)")
+    add("--schedule", choices=tuple(SCHEDULES), help="of the learning rate: fixed, step, or poly, which falls to 0")
+    add("--warm-up", type=int, metavar="STEPS", help="let the learning rate rise over so many steps (default: 0)")
     add(
-        "--reduction",
-        choices=REDUCTIONS,
-        help="of the loss over pixels; a sum needs a far smaller lr (default: mean)",
+        "--step-every",
+        type=int,
+        metavar="STEPS",
+        help="with --schedule step: when it falls (default: at thirds) …",
     )
+    add("--step-factor", type=float, metavar="FACTOR", help="… and to what part of it (default: 0.1)")
     drawn = "of drawn pictures, of the split of a folder without train and val, "
     add("--seed", type=int, help=drawn + "of initial values, order, augmentation and dropout (default: 0)")
 
 
+def _add_loss(parser: Parser) -> None:
+    add = parser.add_argument_group("loss").add_argument
+    add("--loss", choices=LOSSES, help="(default: cross-entropy)")
+    weights_help = "weigh classes by how rare they are in the training set (default: none)"
+    add("--class-weights", choices=CLASS_WEIGHTS, help=weights_help)
+    reduction = "over pixels; a sum needs a far smaller lr (default: mean)"
+    add("--reduction", choices=REDUCTIONS, help=reduction)
+    sampling = "learn from a random share of each picture's pixels, as patchwise training does (default: 1)"
+    add("--keep-pixels", type=float, metavar="SHARE", help=sampling)
+
+
 def _add_pictures(parser: Parser) -> None:
     add = parser.add_argument_group("pictures").add_argument
+    add("--data", help=f"{ACCEPTED_DATA} (default: shapes, drawn on the fly)")
+    add("--download", action="store_true", help="fetch the data set first, if it is one that is published")
+    add("--split", help="what to train on: the name of a part of the data (default: train)")
+    add("--val-split", help="what to measure on (default: val)")
+    add("--foreground", type=int, metavar="VALUE", help="a folder whose masks hold only 0 and VALUE: make it class 1")
     size = "scale pictures to this height and width (default: their own; 96 for shapes)"
     add("--size", type=parse_size, metavar="HxW", help=size)
     add("--crop", type=parse_size, metavar="HxW", help="train on random parts of this size")
     add("--scale", type=float, nargs=2, metavar=("MIN", "MAX"), help="train on pictures scaled by a random factor")
-    add("--no-flip", dest="flip", action="store_const", const=False, help="do not mirror half of the pictures")
+    add("--jitter", type=float, metavar="J", help="vary brightness, contrast and saturation by 1 ± J (default: 0)")
+    add("--flip", action=argparse.BooleanOptionalAction, help="mirror half of the pictures")
 
 
 def _add_run(parser: Parser) -> None:
@@ -100,15 +145,12 @@ def _add_run(parser: Parser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    not_configuration = {"out", "resume", "quiet", "device", "threads", "debug"}
-    given = {key: value for key, value in vars(arguments).items() if key not in not_configuration and value is not None}
+    given = {key: value for key, value in vars(arguments).items() if key in _CONFIGURATION and value is not None}
     if "scale" in given:
         given["scale"] = tuple(given["scale"])
-    pretrained = None
-    if arguments.weights and not (arguments.resume and _has_begun(arguments.out)):
-        pretrained = weights.load(arguments.weights)
-        models.check_known(arguments.weights, pretrained)
-    config, out = _configuration(given, arguments.out, arguments.resume, pretrained)
+    if arguments.download:
+        given["data"] = data.download(given.get("data", "shapes"))
+    config, out, pretrained = _configuration(given, arguments)
     run = Run(
         config,
         out,
@@ -130,39 +172,74 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _has_begun(out: Path | None) -> bool:
-    return out is not None and (out / "config.toml").exists()
+_CONFIGURATION = {field.name for field in fields(Config)} | {"model"}
 
 
-def _configuration(
-    given: dict[str, Any], out: Path | None, resume: bool, pretrained: WeightFile | None
-) -> tuple[Config, Path]:
-    """From the command line; or, on resuming, from the folder, which the command line must not contradict."""
-    architecture = pretrained.architecture if pretrained else None
-    if not resume:
-        config = resolve(given, architecture)
-        return config, out or _free_folder(config)
-    if out is None:
+def _configuration(given: dict[str, Any], arguments: argparse.Namespace) -> tuple[Config, Path, WeightFile | None]:
+    """What to do, where, and the weights to start from. On resuming, the folder says it, and nothing may contradict."""
+    out = arguments.out
+    if arguments.resume and out is None:
         raise UsageError("--resume: say which run to go on with, by --out DIR.")
-    if not _has_begun(out):
-        if out.exists() and any(out.iterdir()):
-            raise UsageError(
-                f"--resume: {out} holds no run (no config.toml); leave out --resume, and name another --out."
-            )
-        return resolve(given, architecture), out  # stopped before it began: start
-    saved = Config.from_toml(out / "config.toml")
+    if arguments.resume and (out / "config.toml").exists():
+        saved = Config.from_toml(out / "config.toml")
+        _check_same(saved, given, arguments)
+        return saved, out, None
+    if arguments.resume and out.exists() and any(out.iterdir()):
+        raise UsageError(f"--resume: {out} holds no run (no config.toml); leave out --resume, and name another --out.")
+    path = given.get("weights") or (read_values(arguments.config).get("weights") if arguments.config else None)
+    pretrained = weights.load(path) if path else None
+    if pretrained is not None:
+        models.check_known(str(path), pretrained)
+    architecture = pretrained.architecture if pretrained else None
+    config = resolve(given, architecture, recipe=arguments.recipe, file=arguments.config)
+    return config, out or _free_folder(config), pretrained
+
+
+def _check_same(saved: Config, given: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """UsageError if the command line asks for anything else than the run that is to be resumed."""
     if "model" in given:
         given["stages"] = (given.pop("model"),)
-    wanted = spread(given, len(saved.stages))
+    for key in PER_STAGE:
+        if len(given.get(key, ())) == 1:
+            given[key] *= len(saved.stages)
+    if arguments.recipe or arguments.config:
+        wanted = vars(resolve(given, recipe=arguments.recipe, file=arguments.config))
+        given = {key: wanted[key] for key in wanted if key not in ("width", "fc_width", "geometry") or key in given}
     differing = [
-        f"{key} is {getattr(saved, key)}, not {value}" for key, value in wanted.items() if getattr(saved, key) != value
+        f"{key} is {getattr(saved, key)}, not {value}" for key, value in given.items() if getattr(saved, key) != value
     ]
     if differing:
         raise UsageError(
-            f"--resume: the run in {out} has another configuration ({'; '.join(differing)}). Leave these options out "
-            "to go on with it, or start another run in another --out."
+            f"--resume: the run in {arguments.out} has another configuration ({'; '.join(differing)}). Leave these "
+            "options out to go on with it, or start another run in another --out."
         )
-    return saved, out
+
+
+def parse_stages(text: str) -> tuple[str, ...]:
+    """ "classifier,32s,8s" -> ("classifier", "fcn32s", "fcn8s")."""
+    names = [name.strip() for name in text.split(",")]
+    stages = tuple(name if name == CLASSIFIER or name.startswith("fcn") else f"fcn{name}" for name in names)
+    unknown = [name for name, stage in zip(names, stages, strict=True) if stage not in (CLASSIFIER, *FCN_STAGES)]
+    if unknown:
+        known = ", ".join((CLASSIFIER, *(stage.removeprefix("fcn") for stage in FCN_STAGES)))
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {known}")
+    return stages
+
+
+def parse_numbers(text: str) -> tuple[float, ...]:
+    """ "1e-10,1e-12" -> (1e-10, 1e-12)."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, nor numbers with commas between them") from None
+
+
+def parse_whole(text: str) -> tuple[int, ...]:
+    """ "100,200" -> (100, 200)."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, nor such with commas between") from None
 
 
 def _free_folder(config: Config) -> Path:

@@ -8,12 +8,13 @@ from minifcn import weights
 from minifcn.errors import WeightsError
 from minifcn.models import surgery
 from minifcn.models.fcn import FCN, FCN8s, FCN8sAtOnce, FCN16s, FCN32s, check_claim, construct, restore
+from minifcn.models.fcn_basic import FCNBasic
 from minifcn.models.onnx import to_onnx
 from minifcn.models.surgery import Transplant, load_pretrained
 from minifcn.models.vgg import VGG, VGG11, VGG13, VGG16, VGG19
 
-MODELS: dict[str, type[FCN] | type[VGG]] = {
-    model.name: model for model in (VGG11, VGG13, VGG16, VGG19, FCN32s, FCN16s, FCN8s, FCN8sAtOnce)
+MODELS: dict[str, type[FCN] | type[FCNBasic] | type[VGG]] = {
+    model.name: model for model in (VGG11, VGG13, VGG16, VGG19, FCN32s, FCN16s, FCN8s, FCN8sAtOnce, FCNBasic)
 }
 
 
@@ -60,6 +61,7 @@ __all__ = [
     "FCN8sAtOnce",
     "FCN16s",
     "FCN32s",
+    "FCNBasic",
     "Transplant",
     "build",
     "check_known",

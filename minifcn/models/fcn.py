@@ -9,6 +9,7 @@ Sources: Long et al. 2015, section 4; Shelhamer et al. 2017.
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Mapping
@@ -206,8 +207,9 @@ def check_claim(network: type[Any], file: weights.WeightFile) -> None:
     To be asked before it is built: a file of a few bytes could claim a network that no memory holds.
     """
     try:
-        claimed = count_parameters(network, file.architecture)
-    except (TypeError, ValueError, OverflowError):
+        count = getattr(network, "count_parameters", functools.partial(count_parameters, network))
+        claimed = count(file.architecture)
+    except (KeyError, TypeError, ValueError, OverflowError):
         return  # sizes that are no numbers: building it will say so
     held = sum(array.size for array in file.tensors.values())
     if claimed > 2 * held + 2**24:

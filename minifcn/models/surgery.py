@@ -22,7 +22,7 @@ Shape = tuple[int, ...]
 
 # Layers that depend on the classes or on the way up; all others must be in the file, and fit.
 SCORE_LAYERS = ("fc8", "score_", "upscore")
-_SIZES = ("width", "fc_width", "in_channels")
+_SIZES = ("width", "fc_width", "in_channels", "batch_norm")
 
 
 def fc_to_conv(weight: np.ndarray, kernel_size: tuple[int, int]) -> np.ndarray:

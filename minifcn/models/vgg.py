@@ -97,8 +97,7 @@ class Trunk(nn.Module):
         """Keep the running means and variances, scales and shifts as they are, whatever is trained."""
         for _, module in self.named_modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.frozen = True
-                module.weight.requires_grad = module.bias.requires_grad = False
+                module.freeze()
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """The output of each pooling by name, pool1 … pool5; x (N, C, H, W), any H and W from 1 up."""

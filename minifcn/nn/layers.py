@@ -97,6 +97,11 @@ class BatchNorm2d(Module):
         self.running_var = Parameter(np.ones(channels, np.float32), requires_grad=False)
         self.momentum, self.eps, self.frozen = momentum, eps, False
 
+    def freeze(self) -> None:
+        """From now on normalise by the running mean and variance, and learn nothing."""
+        self.frozen = True
+        self.weight.requires_grad = self.bias.requires_grad = False
+
     def forward(self, x: Tensor) -> Tensor:
         return ops.batch_norm(
             x,

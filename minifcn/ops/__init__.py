@@ -3,6 +3,7 @@
 from minifcn.ops.batch_norm import batch_norm
 from minifcn.ops.conv import conv2d
 from minifcn.ops.conv_transpose import conv_transpose2d
+from minifcn.ops.dice import dice_loss
 from minifcn.ops.dropout import dropout, dropout2d
 from minifcn.ops.elementwise import (
     add,
@@ -37,6 +38,7 @@ __all__ = [
     "conv_matrix",
     "conv_transpose2d",
     "crop",
+    "dice_loss",
     "divide",
     "dropout",
     "dropout2d",

@@ -67,27 +67,29 @@ def softmax_cross_entropy(
     """
     if reduction not in _REDUCTIONS:
         raise UsageError(f"softmax_cross_entropy: reduction {reduction!r} is not one of {', '.join(_REDUCTIONS)}.")
-    if logits.ndim < 2:
-        raise ShapeError(f"softmax_cross_entropy: logits of {tuple(logits.shape)}; (N, C, …) is expected.")
-    backend = logits.backend
-    expected = (logits.shape[0], *logits.shape[2:])
-    labels = _raw(backend, "labels", labels)
-    if labels.shape != expected:
-        raise ShapeError(
-            f"softmax_cross_entropy: logits of {tuple(logits.shape)} need labels of {expected}, not {labels.shape}."
-        )
-    labels, pixel_weight = _weigh(backend, logits, labels, weight, ignore_index, mask)
+    op, backend = "softmax_cross_entropy", logits.backend
+    labels, counted = checked_labels(op, logits, labels, ignore_index)
+    pixel_weight = counted.astype(logits.dtype)
+    if weight is not None:
+        pixel_weight *= checked_weights(op, logits, "weight", weight, logits.shape[1:2])[labels]
+    if mask is not None:
+        pixel_weight *= checked_weights(op, logits, "mask", mask, labels.shape)
     if reduction == "mean":
         whole = pixel_weight.sum()
         pixel_weight = pixel_weight / backend.xp.where(whole > 0, whole, 1)
     return SoftmaxCrossEntropy.apply(logits, labels=labels, pixel_weight=pixel_weight, total=reduction != "none")
 
 
-def _weigh(
-    backend: Backend, logits: Tensor, labels: Array, weight: Any, ignore_index: int | None, mask: Any
-) -> tuple[Array, Array]:
-    """Labels with the ignored ones replaced by 0, and the weight of each pixel, 0 for those."""
-    xp, num_classes = backend.xp, logits.shape[1]
+def checked_labels(op: str, logits: Tensor, labels: Any, ignore_index: int | None) -> tuple[Array, Array]:
+    """Labels (N, …) int64 with the ignored ones replaced by 0, and which of them count (bool), for (N, C, …) logits."""
+    if logits.ndim < 2:
+        raise ShapeError(f"{op}: logits of {tuple(logits.shape)}; (N, C, …) is expected.")
+    backend, xp, num_classes = logits.backend, logits.backend.xp, logits.shape[1]
+    labels, expected = _raw(op, backend, "labels", labels), (logits.shape[0], *logits.shape[2:])
+    if labels.shape != expected:
+        raise ShapeError(f"{op}: logits of {tuple(logits.shape)} need labels of {expected}, not {labels.shape}.")
+    if labels.dtype.kind not in "iu":
+        raise DtypeError(f"{op}: labels are integers, not {labels.dtype}; convert with .astype(int).")
     counted = xp.ones(labels.shape, bool) if ignore_index is None else labels != ignore_index
     labels = xp.where(counted, labels, 0).astype(np.int64)
     if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
@@ -96,35 +98,27 @@ def _weigh(
         void = "no label" if ignore_index is None else ignore_index
         remedy = "set ignore_index" if ignore_index is None else f"map the label to {ignore_index}"
         raise UsageError(
-            f"softmax_cross_entropy: label {'; '.join(wrong[:5])}, but the logits have {num_classes} classes "
+            f"{op}: label {'; '.join(wrong[:5])}, but the logits have {num_classes} classes "
             f"(0–{num_classes - 1}) and {void} is ignored. Use more classes or {remedy}."
         )
-    pixel_weight = counted.astype(logits.dtype)
-    if weight is not None:
-        weight = _raw(backend, "weight", weight)
-        if weight.shape != (num_classes,):
-            raise ShapeError(f"softmax_cross_entropy: weight has shape {weight.shape}; ({num_classes},) is expected.")
-        pixel_weight *= weight.astype(logits.dtype)[labels]
-    if mask is not None:
-        mask = _raw(backend, "mask", mask)
-        if mask.shape != labels.shape:
-            raise ShapeError(
-                f"softmax_cross_entropy: mask has shape {mask.shape}; that of the labels is {labels.shape}."
-            )
-        pixel_weight *= mask.astype(logits.dtype)
-    return labels, pixel_weight
+    return labels, counted
 
 
-def _raw(backend: Backend, name: str, value: Any) -> Array:
+def checked_weights(op: str, logits: Tensor, name: str, weights: Any, shape: tuple[int, ...]) -> Array:
+    """Numbers of this shape, in the logits' dtype."""
+    weights = _raw(op, logits.backend, name, weights)
+    if weights.shape != tuple(shape):
+        raise ShapeError(f"{op}: {name} has shape {weights.shape}; {tuple(shape)} is expected.")
+    return weights.astype(logits.dtype)
+
+
+def _raw(op: str, backend: Backend, name: str, value: Any) -> Array:
     """A constant argument as a raw array on the logits' device; host arrays are copied there."""
     if isinstance(value, Tensor):
         if value.backend is not backend:
             raise DeviceError(
-                f"softmax_cross_entropy: the logits are on {backend.name}, the {name} on {value.device}; "
+                f"{op}: the logits are on {backend.name}, the {name} on {value.device}; "
                 f"move them with .to({backend.name!r})."
             )
         value = value.data
-    array = backend.asarray(value)
-    if name == "labels" and array.dtype.kind not in "iu":
-        raise DtypeError(f"softmax_cross_entropy: labels are integers, not {array.dtype}; convert with .astype(int).")
-    return array
+    return backend.asarray(value)

@@ -1,15 +1,17 @@
 """Training: optimisers, schedules, the loop, checkpoints, and whole runs."""
 
 from minifcn.training.checkpoint import restore_checkpoint, save_checkpoint
-from minifcn.training.config import Config, resolve
+from minifcn.training.config import Config
 from minifcn.training.evaluation import evaluate, label_pixels, load_segmenter, predict_labels, training_size
-from minifcn.training.loop import classification_loss, segmentation_loss, train
+from minifcn.training.loop import train
+from minifcn.training.losses import classification_loss, segmentation_loss
 from minifcn.training.optim import SGD, Adam, Optimizer, paper_groups
+from minifcn.training.recipes import RECIPES, resolve
 from minifcn.training.run import Run
-from minifcn.training.schedule import SCHEDULES, fixed, poly
+from minifcn.training.schedule import fixed, poly
 
 __all__ = [
-    "SCHEDULES",
+    "RECIPES",
     "SGD",
     "Adam",
     "Config",

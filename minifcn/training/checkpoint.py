@@ -25,7 +25,7 @@ class Progress:
 
     stage: by number; step: how many are done in it; seconds: spent on it so far; results: of the finished stages;
     baseline: what predicting class 0 everywhere scores on the same pictures; preprocessing: how pictures become inputs;
-    source: the pretrained weights it started from.
+    source: the pretrained weights it started from. class_weights: each class's weight in the loss, [] for equal ones.
     """
 
     stage: int = 0
@@ -35,6 +35,7 @@ class Progress:
     baseline: dict[str, float] = field(default_factory=dict)
     preprocessing: dict[str, Any] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
+    class_weights: list[float] = field(default_factory=list)
 
 
 def save_checkpoint(path: Path, model: Module, optimizer: Optimizer, progress: Progress) -> None:

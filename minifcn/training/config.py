@@ -6,29 +6,38 @@ import json
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from minifcn.data.frequency import WEIGHTINGS
 from minifcn.errors import UsageError
 from minifcn.models import MODELS
-from minifcn.models.fcn import GEOMETRIES, LEARNED_UPSAMPLING
+from minifcn.models.fcn import GEOMETRIES, LEARNED_UPSAMPLING, SKIPS
+from minifcn.training.losses import LOSSES, REDUCTIONS
 from minifcn.training.schedule import SCHEDULES
 
 CLASSIFIER = "classifier"
 FCN_STAGES = tuple(name for name in MODELS if name.startswith("fcn"))
 OPTIMIZERS = ("adam", "sgd")
-REDUCTIONS = ("mean", "sum")
+BATCH_NORM = ("none", "train", "frozen")
+CLASS_WEIGHTS = ("none", *WEIGHTINGS)
+PER_STAGE = ("steps", "epochs", "lr")
 
 
 @dataclass(frozen=True)
 class Config:
     """What determines a run. Equal configurations (and thread counts) give equal weights, bit for bit, on the CPU.
 
-    stages: networks trained one after the other, each starting from the one before; "classifier" is VGG16 on shapes.
-    steps, lr: for each stage. epochs: if above 0, passes over the training set in place of steps. size: (height, width)
-    that pictures are scaled to, or None for their own (96×96 for shapes). fc_width: 0 means 64·width. weights: the file
-    that the first stage starts from; "" for none.
+    stages: networks trained one after the other, each starting from the one before; "classifier" is VGG16 on patches.
+    steps, lr: for each stage. epochs: for each stage, passes over the training set in place of steps; () for none.
+    weights: the file that the first stage starts from; "" for none.
+    size: (height, width) that pictures are scaled to, or None for their own (96×96 for shapes).
+    fc_width: 0 means 64·width. batch_norm: "none", "train", or "frozen" at the values of `weights`.
+    loss, class_weights, keep_pixels: see losses.segmentation_loss. reduction: "mean" over pixels, or "sum".
+    accumulate: batches whose gradients are added up for one step. jitter: of colours, see data.Augment.
+    warm_up: steps over which the learning rate rises; step_every, step_factor: of the schedule "step".
     See `python -m minifcn.train --help` for the rest.
     """
 
@@ -36,24 +45,36 @@ class Config:
     stages: tuple[str, ...]
     steps: tuple[int, ...]
     lr: tuple[float, ...]
-    epochs: int = 0
+    epochs: tuple[int, ...] = ()
     weights: str = ""
+    split: str = "train"
+    val_split: str = "val"
     foreground: int | None = None
     size: tuple[int, int] | None = None
     crop: tuple[int, int] | None = None
     scale: tuple[float, float] | None = None
+    jitter: float = 0.0
     flip: bool = True
     width: int = 16
     fc_width: int = 0
     geometry: str = "same"
+    skips: str = "add"
     learned_upsampling: str = "intermediate"
+    batch_norm: str = "none"
     dropout: float = 0.5
     optimizer: str = "adam"
     momentum: float = 0.9
     weight_decay: float = 0.0
     schedule: str = "poly"
+    warm_up: int = 0
+    step_every: int = 0
+    step_factor: float = 0.1
+    loss: str = "cross-entropy"
+    class_weights: str = "none"
+    keep_pixels: float = 1.0
     reduction: str = "mean"
     batch_size: int = 4
+    accumulate: int = 1
     seed: int = 0
     validate_every: int = 0
     checkpoint_every: int = 100
@@ -61,31 +82,54 @@ class Config:
     def __post_init__(self) -> None:
         _choose("--geometry", self.geometry, tuple(GEOMETRIES))
         _choose("--learned-upsampling", self.learned_upsampling, LEARNED_UPSAMPLING)
+        _choose("--skips", self.skips, SKIPS)
+        _choose("--batch-norm", self.batch_norm, BATCH_NORM)
+        _choose("--loss", self.loss, LOSSES)
+        _choose("--class-weights", self.class_weights, CLASS_WEIGHTS)
         _choose("--optimizer", self.optimizer, OPTIMIZERS)
         _choose("--schedule", self.schedule, tuple(SCHEDULES))
         _choose("--reduction", self.reduction, REDUCTIONS)
         for stage in self.stages:
-            _choose("--model", stage, (CLASSIFIER, *FCN_STAGES))
+            _choose("--stages", stage, (CLASSIFIER, *FCN_STAGES))
         if not self.stages or self.stages[-1] == CLASSIFIER:
             raise UsageError(
                 "a run ends with one of " + ", ".join(FCN_STAGES) + "; a classifier alone segments nothing."
             )
-        if not len(self.stages) == len(self.steps) == len(self.lr):
-            raise UsageError(f"{len(self.stages)} stages need as many steps ({self.steps}) and lr ({self.lr}).")
+        if len(set(self.stages)) < len(self.stages):
+            raise UsageError(f"--stages {', '.join(self.stages)}: each may come once; its files are named after it.")
+        for key in PER_STAGE:
+            values = getattr(self, key)
+            if len(values) != len(self.stages) and not (key == "epochs" and not values):
+                raise UsageError(
+                    f"--{key} {', '.join(map(str, values))}: one value, or one for each of the {len(self.stages)} "
+                    f"stages ({', '.join(self.stages)}), is needed."
+                )
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
         at_least: dict[str, tuple[float, int]] = {
             "--steps": (min(self.steps), 1),
+            "--epochs": (min(self.epochs, default=1), 1),
+            "--lr": (min(self.lr), 0),
             "--batch-size": (self.batch_size, 1),
+            "--accumulate": (self.accumulate, 1),
             "--width": (self.width, 1),
+            "--fc-width": (self.fc_width, 0),
+            "--warm-up": (self.warm_up, 0),
+            "--step-every": (self.step_every, 0),
+            "--seed": (self.seed, 0),
+            "--validate-every": (self.validate_every, 0),
+            "--checkpoint-every": (self.checkpoint_every, 1),
         }
-        at_least |= {"--fc-width": (self.fc_width, 0), "--seed": (self.seed, 0), "--lr": (min(self.lr), 0)}
-        at_least |= {"--epochs": (self.epochs, 0)}
-        at_least |= {"--validate-every": (self.validate_every, 0), "--checkpoint-every": (self.checkpoint_every, 1)}
         for name, (value, minimum) in at_least.items():
             if value < minimum:
                 raise UsageError(f"{name} {value}: at least {minimum} is needed.")
-        for name, value in {"--dropout": self.dropout, "--momentum": self.momentum}.items():
+        for name, value in {"--dropout": self.dropout, "--momentum": self.momentum, "--jitter": self.jitter}.items():
             if not 0 <= value < 1:
                 raise UsageError(f"{name} {value}: a number from 0 to below 1 is needed.")
+        for name, value in {"--keep-pixels": self.keep_pixels, "--step-factor": self.step_factor}.items():
+            if not 0 < value <= 1:
+                raise UsageError(f"{name} {value}: a number above 0, at most 1, is needed.")
         for name, value in {"--lr": max(self.lr), "--weight-decay": self.weight_decay}.items():
             if not (math.isfinite(value) and value >= 0):
                 raise UsageError(f"{name} {value}: a finite number, at least 0, is needed.")
@@ -95,27 +139,22 @@ class Config:
             )
 
     def to_toml(self) -> str:
-        """One line a key. Keys that are None are left out, as TOML has no word for that."""
-        present = {name: value for name, value in asdict(self).items() if value is not None}
-        return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in present.items())
+        """One line a key; [] stands for None, for which TOML has no word."""
+        values = {name: [] if value is None else value for name, value in asdict(self).items()}
+        return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items())
 
     @classmethod
     def from_toml(cls, path: Path) -> Config:
-        """Read a config.toml; UsageError if it is missing, not TOML, or has keys that mean nothing."""
+        """Read a run's config.toml; UsageError if it is missing, not TOML, or has keys or values that mean nothing."""
+        return cls.from_values(read_values(path), path)
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any], source: object) -> Config:
+        """The configuration of these values; UsageError, naming the source, for one missing or of another type."""
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UsageError(f"{path}: not found; is this the folder of a run?") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-            raise UsageError(f"{path}: cannot be read ({error}); a file as a run writes it is expected.") from None
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(values.keys() - known):
-            raise UsageError(f"{path}: unknown keys {', '.join(unknown)}; was it written by another version?")
-        try:
-            arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-            return cls(**arguments)
+            return cls(**values)
         except TypeError as error:
-            raise UsageError(f"{path}: {error}.") from None
+            raise UsageError(f"{source}: {error}.") from None
 
     def differences(self, other: Config) -> dict[str, tuple[Any, Any]]:
         """Keys whose values differ, with (this one's, the other's)."""
@@ -123,71 +162,49 @@ class Config:
         return {name: (mine[name], others[name]) for name in mine if mine[name] != others[name]}
 
 
-def resolve(given: Mapping[str, Any], pretrained: Mapping[str, Any] | None = None) -> Config:
-    """The configuration that command-line values mean; what is not given takes its default.
+def read_values(path: Path) -> dict[str, Any]:
+    """The keys and values of a TOML file of configuration: some of Config's, or all.
 
-    Without a model, on shapes: the miniature. Otherwise one stage: the model (fcn8s unless given), from scratch.
-    pretrained: the architecture of the weight file to start from; see `fine_tuning`.
+    Raises UsageError, naming the file, if it cannot be read, or has keys that mean nothing.
     """
-    if given.get("epochs", 1) < 1:
-        raise UsageError(f"--epochs {given['epochs']}: at least 1 is needed.")
-    given = dict(given)
-    model, own_data = given.pop("model", None), given.get("data", MINIATURE.data) != MINIATURE.data
-    if model is None and not own_data and pretrained is None:
-        config = MINIATURE
-    else:
-        if pretrained is None:
-            config = Config(data=MINIATURE.data, stages=(model or "fcn8s",), steps=(1000,), lr=(1e-3,))
-        else:
-            config = fine_tuning(pretrained, model)
-        given.setdefault("size", None if own_data else MINIATURE.size)
-        if own_data and "steps" not in given:
-            given.setdefault("epochs", 30 if pretrained is None else 10)
-    return replace(config, **spread(given, len(config.stages)))
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: not found; a file as a run writes it, config.toml, is expected.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise UsageError(f"{path}: cannot be read ({error}); a file as a run writes it is expected.") from None
+    known = [field.name for field in fields(Config)]
+    if unknown := sorted(found.keys() - known):
+        near = [f"{name} (did you mean {guess[0]}?)" for name in unknown if (guess := get_close_matches(name, known))]
+        raise UsageError(
+            f"{path}: unknown keys {', '.join(near or unknown)}; the keys are the options of train, with _ for -."
+        )
+    return {name: _from_toml(name, value, path) for name, value in found.items()}
 
 
-def fine_tuning(architecture: Mapping[str, Any], model: str | None = None) -> Config:
-    """The configuration that starts from pretrained weights of this architecture.
+def _from_toml(name: str, value: Any, path: Path) -> Any:
+    """A value as Config has it: tuples for lists, or for one value where there may be many; None for [].
 
-    An FCN goes on being trained as it is; a classifier becomes FCN-32s, 16s and 8s, one from the other, as in the
-    paper. The sizes are the file's, and the learning rate is small, so that what was learnt is not lost.
+    UsageError for a value of another type than the key's.
     """
-    name = str(architecture.get("name"))
-    if name not in MODELS:
-        raise UsageError(f"{name} is none of the networks that can be trained on: {', '.join(MODELS)}.")
-    is_fcn = name in FCN_STAGES
-    stages = (model,) if model else (name,) if is_fcn else ("fcn32s", "fcn16s", "fcn8s")
-    return Config(
-        data=MINIATURE.data,
-        stages=stages,
-        steps=(1000,) * len(stages),
-        lr=(1e-5,) * len(stages),
-        width=architecture.get("width", 64),
-        fc_width=architecture.get("fc_width") or 0,
-        geometry=architecture["geometry"] if is_fcn else "paper",
-        batch_size=1,
-    )
+    annotation = next(str(field.type) for field in fields(Config) if field.name == name)
+    kind = annotation.removesuffix(" | None")
+    if value == [] and kind != annotation:
+        return None
+    if kind.startswith("tuple"):
+        element = kind.removeprefix("tuple[").partition(",")[0]
+        values = value if isinstance(value, list) else [value]
+        fits = kind.endswith("...]") or len(values) == kind.count(element)
+        if fits and all(type(one) in _ELEMENTS[element] for one in values):
+            return tuple(values)
+    elif type(value) in _ELEMENTS[kind]:
+        return value
+    raise UsageError(f"{path}: {name} = {json.dumps(value, default=str)}, but {annotation} is expected.")
 
 
-def spread(given: Mapping[str, Any], stages: int) -> dict[str, Any]:
-    """The same with one value of steps and lr for each stage."""
-    return {key: (value,) * stages if key in ("steps", "lr") else value for key, value in given.items()}
+_ELEMENTS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 
 
 def _choose(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise UsageError(f"{name} {value}: choose one of {', '.join(choices)}.")
-
-
-# The run without arguments: the four stages of the paper in miniature, on pictures drawn on the fly.
-MINIATURE = Config(
-    data="shapes",
-    stages=(CLASSIFIER, "fcn32s", "fcn16s", "fcn8s"),
-    steps=(150, 200, 200, 350),
-    lr=(1e-3, 2e-3, 2e-3, 2e-3),
-    width=8,
-    fc_width=128,
-    batch_size=8,
-    dropout=0.1,
-    size=(96, 96),
-)

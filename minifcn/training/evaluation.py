@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from minifcn import models, weights
+from minifcn import models, visualize, weights
 from minifcn.autograd.tensor import Tensor, no_grad
-from minifcn.data import Dataset, Loader
+from minifcn.data import VOID, Dataset, Loader, resize
 from minifcn.errors import UsageError
-from minifcn.metrics import Evaluation
-from minifcn.models import FCN
+from minifcn.files import to_json, write_atomically
+from minifcn.metrics import Evaluation, confusion_csv, images_csv
+from minifcn.models import FCN, FCNBasic
 from minifcn.nn import Module
 from minifcn.weights import Preprocessing, WeightFile
 
@@ -35,23 +37,96 @@ def evaluate(
     size: tuple[int, int] | None = None,
     batch_size: int = 8,
     device: str = "cpu",
+    boundary_width: int = 3,
+    ignore_label: int | None = None,
     progress: Callable[[Any], Any] = iter,
 ) -> Evaluation:
-    """Predict a whole data set and count, in one confusion matrix, what became of each pixel.
+    """Predict a whole data set and count what became of each pixel, in all and image by image.
 
     size: scale images and masks to it first. Pictures of one size go through together; those of unequal sizes one by
-    one, since a picture padded to its neighbours' size would see the padding. progress: wraps the iterator (tqdm).
+    one, since a picture padded to its neighbours' size would see the padding. boundary_width: of the band for the
+    boundary IU, in pixels. ignore_label: pixels of this label do not count either; void never does. progress: wraps the
+    iterator (tqdm).
     """
-    result = Evaluation(len(dataset.classes))
+    result = Evaluation(len(dataset.classes), boundary_width, ignore_index=VOID)
     loader = Loader(dataset, batch_size, normalise=preprocessing.apply, size=size, shuffle=False)
     for batch in progress(loader.epoch(0)):
+        truths = _with_void(batch.labels, ignore_label)
         if len(set(batch.sizes)) == 1:
-            result.update(batch.labels, predict_labels(model, batch.images, device))
+            result.update(truths, predict_labels(model, batch.images, device), batch.names)
             continue
-        for image, labels, (height, width) in zip(batch.images, batch.labels, batch.sizes, strict=True):
+        for image, truth, name, (height, width) in zip(batch.images, truths, batch.names, batch.sizes, strict=True):
             prediction = predict_labels(model, image[None, :, :height, :width], device)[0]
-            result.update(labels[:height, :width], prediction)
+            result.update(truth[:height, :width], prediction, [name])
     return result
+
+
+def worst_sheet(
+    model: Module,
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    result: Evaluation,
+    *,
+    count: int = 20,
+    size: tuple[int, int] | None = None,
+    device: str = "cpu",
+    ignore_label: int | None = None,
+) -> np.ndarray | None:
+    """The images with the lowest mean IU, the worst first: image, truth and prediction with the name: uint8 (h, w, 3).
+
+    result: what `evaluate` gave for the same model, data and options. They are predicted once more, since to keep all
+    predictions would take the memory of the data set. None if there is no image of which a pixel counts.
+    """
+    images, truths, predictions, captions = [], [], [], []
+    mean_ius = result.images.mean_iu
+    for index in result.worst(count):
+        sample = dataset[index] if size is None else resize(dataset[index], size)
+        images.append(sample.image)
+        truths.append(_with_void(sample.labels, ignore_label))
+        predictions.append(predict_labels(model, preprocessing.apply(sample.image)[None], device)[0])
+        captions.append(f"{sample.name}: mean IU {100 * mean_ius[index]:.1f} %")
+    if not images:
+        return None
+    title = f"The worst {len(images)} of {len(result.names)} pictures: image, truth, prediction"
+    return visualize.comparison_sheet(
+        images, truths, predictions, captions, dataset.classes, dataset.palette, title=title
+    )
+
+
+def write_evaluation(
+    out: Path, report: Mapping[str, Any], result: Evaluation, dataset: Dataset, worst: np.ndarray | None
+) -> dict[str, str]:
+    """Write all there is to know of an evaluation into a folder. Returns the files' names, with what each is.
+
+    report: what report.json is to hold, with the keys of metrics.figures_report. worst: the picture of worst_sheet.
+    """
+    classes = dataset.classes
+    constant = report["all_background"]
+    caption = (
+        f"pixel accuracy {100 * report['pixel_accuracy']:.1f} %, mean IU {100 * report['mean_iu']:.1f} %; "
+        f"{constant['stage']}: {100 * constant['pixel_accuracy']:.1f} %, {100 * constant['mean_iu']:.1f} %"
+    )
+    write_atomically(out / "report.json", to_json(report).encode())
+    write_atomically(out / "confusion.csv", confusion_csv(result.confusion, classes).encode())
+    visualize.save_picture(
+        visualize.confusion_picture(result.confusion.counts, classes, caption=caption), out / "confusion.png"
+    )
+    write_atomically(out / "images.csv", images_csv(result, classes).encode())
+    written = {
+        "report.json": "all figures, with their intervals",
+        "confusion.csv": "pixels of each true class, by the class predicted",
+        "confusion.png": "the same as a picture, each row in per cent",
+        "images.csv": "each picture's accuracy, mean IU, and IU of each class",
+    }
+    if worst is not None:
+        visualize.save_picture(worst, out / "worst.png")
+        written["worst.png"] = "the pictures with the lowest mean IU: image, truth, prediction"
+    return written
+
+
+def _with_void(labels: np.ndarray, ignore_label: int | None) -> np.ndarray:
+    """The labels with void in the place of one of them."""
+    return labels if ignore_label is None else np.where(labels == ignore_label, np.uint8(VOID), labels)
 
 
 def label_pixels(
@@ -82,11 +157,11 @@ def label_pixels(
     return labels
 
 
-def load_segmenter(path: str | os.PathLike[str], device: str = "cpu") -> tuple[FCN, WeightFile]:
+def load_segmenter(path: str | os.PathLike[str], device: str = "cpu") -> tuple[FCN | FCNBasic, WeightFile]:
     """The network in a weight file, ready to label pixels, and the file's record; UsageError for a classifier."""
     file = weights.load(path)
     model = models.from_weights(path, file)
-    if not isinstance(model, FCN):
+    if not isinstance(model, FCN | FCNBasic):
         raise UsageError(f"{os.fspath(path)}: holds a classifier, which labels pictures, not pixels.")
     return model.to(device), file
 

@@ -96,6 +96,7 @@ class RunFolder:
             "palette": dataset.palette.tolist(),
             "size": config.size,
             "data": config.data,
+            "split": config.val_split,
             "foreground": config.foreground,
             "seed": config.seed,
         }

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
-from minifcn import ops
 from minifcn.autograd.tensor import Tensor
 from minifcn.data import Batch, Loader
 from minifcn.errors import TrainingError
 from minifcn.nn import Module
+from minifcn.training.losses import Loss
 from minifcn.training.optim import Optimizer
 from minifcn.training.schedule import Schedule, fixed
 
-Loss = Callable[[Tensor, np.ndarray], Tensor]  # (scores, labels) -> one number
+# A kind of random stream, beside those of data/loader.py, whose seeds begin with [seed, 0] and [seed, 1].
+_LOSS = 2
 
 
 class Step(NamedTuple):
@@ -28,20 +30,6 @@ class Step(NamedTuple):
     images: int
 
 
-def segmentation_loss(reduction: str = "mean") -> Loss:
-    """Softmax cross entropy over all pixels that are not void."""
-
-    def loss(scores: Tensor, labels: np.ndarray) -> Tensor:
-        return ops.softmax_cross_entropy(scores, labels, reduction=reduction)
-
-    return loss
-
-
-def classification_loss(scores: Tensor, labels: np.ndarray) -> Tensor:
-    """Softmax cross entropy of (N, C) scores, for pictures whose every pixel carries the picture's class."""
-    return ops.softmax_cross_entropy(scores, labels[:, 0, 0])
-
-
 def train(
     model: Module,
     loader: Loader,
@@ -50,23 +38,34 @@ def train(
     steps: int,
     loss: Loss,
     schedule: Schedule = fixed,
+    accumulate: int = 1,
     start: int = 0,
+    seed: int = 0,
     device: str = "cpu",
 ) -> Iterator[Step]:
     """Train up to step number `steps`, from `start`; yields after each step, when model and optimiser agree.
 
+    accumulate: batches to a step. Their gradients are added up and divided by their number, as if they had been one
+      large batch, in the memory of a small one. (Batch normalisation sees the small ones. A loss that is a sum over
+      pixels is divided as well: it stays the sum for one batch, whatever their number.)
     The caller logs, validates, saves, or stops, in between. Batches depend only on the loader's seed and the step's
-    number, so starting in the middle continues exactly. Raises TrainingError if the loss is not a number.
+    number, and a loss's random choices on `seed` and the step, so starting in the middle continues exactly.
+    Raises TrainingError if the loss is not a number.
     """
-    for number, batch in zip(range(start, steps), _batches(loader, start), strict=False):
+    batches = _batches(loader, start * accumulate)
+    for number in range(start, steps):
         model.train()
         optimizer.lr_factor = schedule(number, steps)
         optimizer.zero_grad()
-        value = loss(model(Tensor(batch.images, device=device)), batch.labels)
-        _check_finite(value.item(), number + 1, batch, optimizer)
-        value.backward()
+        generator = np.random.default_rng([seed, _LOSS, number, 0])
+        total, images = 0.0, 0
+        for batch in islice(batches, accumulate):
+            value = loss(model(Tensor(batch.images, device=device)), batch.labels, generator)
+            _check_finite(value.item(), number + 1, batch, optimizer)
+            (value / accumulate if accumulate > 1 else value).backward()
+            total, images = total + value.item() / accumulate, images + len(batch.images)
         optimizer.step()
-        yield Step(number + 1, value.item(), optimizer.lr_factor, len(batch.images))
+        yield Step(number + 1, total, optimizer.lr_factor, images)
 
 
 def _batches(loader: Loader, start: int) -> Iterator[Batch]:

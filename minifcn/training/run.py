@@ -14,19 +14,21 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from minifcn import data, models, weights
-from minifcn.data import Dataset, Loader
+from minifcn import models, weights
+from minifcn.data import Loader
+from minifcn.data.frequency import class_weights, count_pixels
 from minifcn.errors import DataError, WeightsError
 from minifcn.models import surgery
-from minifcn.training import evaluation, loop
+from minifcn.training import assembly, evaluation, loop
+from minifcn.training.assembly import open_split, scaled_size
 from minifcn.training.checkpoint import Progress, read_progress, restore_checkpoint, save_checkpoint
 from minifcn.training.config import CLASSIFIER, Config
 from minifcn.training.folder import RunFolder
-from minifcn.training.optim import SGD, Adam, Optimizer, paper_groups
-from minifcn.training.schedule import SCHEDULES
+from minifcn.training.optim import Optimizer
 from minifcn.weights import Preprocessing, WeightFile
 
 LOG_EVERY = 10  # steps to a row of metrics.csv
+COUNTED = 400  # drawn pictures whose pixels are counted for the classes' weights; of others, all are
 
 
 class Run:
@@ -50,19 +52,25 @@ class Run:
         bar: bool = True,
     ) -> None:
         self.config, self.device, self.say, self.bar = config, device, say, bar
-        self.train_set, self.val_set = open_split(config, "train"), open_split(config, "val")
+        self.train_set, self.val_set = open_split(config, config.split), open_split(config, config.val_split)
         if self.train_set.classes != self.val_set.classes:
             raise DataError(
-                f"{config.data}: the classes of train {self.train_set.classes} and val {self.val_set.classes} differ."
+                f"{config.data}: the classes of {config.split} {self.train_set.classes} and {config.val_split} "
+                f"{self.val_set.classes} differ."
             )
+        for note in filter(None, (getattr(one, "note", "") for one in (self.train_set, self.val_set))):
+            self.say(note)
         self.folder = RunFolder(out)
         self.progress = Progress()
         self._first_network: Any = None  # that of the first stage, if it starts from a file
         if resume and self.folder.checkpoint.exists():
             self.progress = read_progress(self.folder.checkpoint)
             self.folder.keep_rows(config.stages, self.progress.stage, self.progress.step)
-        elif config.weights:
-            self._start_from(weights.load(config.weights) if pretrained is None else pretrained)
+        else:
+            self._warn_of_clashes()
+            if config.weights:
+                self._start_from(weights.load(config.weights) if pretrained is None else pretrained)
+            self.progress.class_weights = self._weigh_classes()
         self.preprocessing = Preprocessing.from_dict(self.progress.preprocessing)
         self.folder.open(config, resume=resume)
         self.folder.start_rows()
@@ -74,14 +82,14 @@ class Run:
             model = self._run_stage(number, model)
         stages = [stage for stage in self.config.stages if stage != CLASSIFIER]
         self.folder.write_report(self.progress.results, self.progress.baseline)
-        self.folder.draw(stages, self.val_set, self.preprocessing, self._scaled_size(), self.device)
+        self.folder.draw(stages, self.val_set, self.preprocessing, scaled_size(self.config), self.device)
         return self.progress.results
 
     def _run_stage(self, number: int, before: Any) -> Any:
         stage = self.config.stages[number]
         model = (self._build(stage) if self._first_network is None else self._first_network).to(self.device)
         self._first_network = None
-        optimizer = self._optimizer(model, self.config.lr[number])
+        optimizer = assembly.make_optimizer(self.config, model, self.config.lr[number])
         if self.progress.step > 0:
             restore_checkpoint(self.folder.checkpoint, model, optimizer)
             self.say(f"{stage}: resumed after step {self.progress.step}")
@@ -100,9 +108,10 @@ class Run:
     def _train(self, number: int, model: Any, optimizer: Optimizer) -> None:
         """Steps of one stage, with logging, validation and checkpoints in between."""
         stage, config, already = self.config.stages[number], self.config, self.progress.seconds
-        loader = self._classifier_loader("train") if stage == CLASSIFIER else self._loader()
-        steps = config.epochs * len(loader) if config.epochs else config.steps[number]
-        loss = loop.classification_loss if stage == CLASSIFIER else loop.segmentation_loss(config.reduction)
+        loader = self._loader(stage)
+        steps = config.steps[number]
+        if config.epochs:
+            steps = max(1, config.epochs[number] * len(loader) // config.accumulate)
         every = config.validate_every if stage != CLASSIFIER else 0
         begin, window = time.perf_counter(), _Window()
         with self._progress_bar(stage, steps) as bar, _interrupts() as interrupted:
@@ -111,9 +120,11 @@ class Run:
                 loader,
                 optimizer,
                 steps=steps,
-                loss=loss,
-                schedule=SCHEDULES[config.schedule],
+                loss=assembly.make_loss(config, stage, self.progress.class_weights),
+                schedule=assembly.schedule_of(config),
+                accumulate=config.accumulate,
                 start=self.progress.step,
+                seed=config.seed,
                 device=self.device,
             ):
                 self.progress.step, self.progress.seconds = step.number, already + time.perf_counter() - begin
@@ -157,54 +168,37 @@ class Run:
         self.say(f"{self.config.stages[number]}: starts from {source}; new are {', '.join(report.new) or 'none'}")
 
     def _build(self, stage: str) -> Any:
+        return assembly.build_network(self.config, stage, self.train_set.classes)
+
+    def _loader(self, stage: str) -> Loader:
+        if stage == CLASSIFIER:
+            return assembly.classifier_loader(self.config, self.train_set, self.preprocessing, train=True)
+        return assembly.segmentation_loader(self.config, self.train_set, self.preprocessing)
+
+    def _weigh_classes(self) -> list[float]:
+        """Each class's weight in the loss, from how often it occurs in the training set; [] for equal ones."""
         config = self.config
-        architecture: dict[str, Any] = {"name": "vgg16", "num_classes": len(data.ClassifiedShapes.classes)}
-        if stage != CLASSIFIER:
-            architecture = {
-                "name": stage,
-                "num_classes": len(self.train_set.classes),
-                "geometry": config.geometry,
-                "learned_upsampling": config.learned_upsampling,
-            }
-        architecture |= {"width": config.width, "fc_width": config.fc_width or None, "dropout": config.dropout}
-        return models.build(architecture, seed=config.seed)
+        if config.class_weights == "none":
+            return []
+        most = COUNTED if config.data == "shapes" else None
+        counts = count_pixels(self.train_set, size=scaled_size(self.config), most=most, progress=self._counting)
+        found = class_weights(counts, config.class_weights)
+        named = zip(self.train_set.classes, found, strict=True)
+        self.say(f"class weights ({config.class_weights}): " + ", ".join(f"{name} {w:.3g}" for name, w in named))
+        return [float(weight) for weight in found]
 
-    def _optimizer(self, model: Any, lr: float) -> Optimizer:
-        groups = paper_groups(model, lr=lr, weight_decay=self.config.weight_decay)
-        if self.config.optimizer == "sgd":
-            return SGD(groups, lr=lr, momentum=self.config.momentum)
-        return Adam(groups, lr=lr)
+    def _counting(self, items: Any) -> Any:
+        return tqdm(items, desc="counting classes", unit="picture", file=sys.stderr, disable=not self.bar)
 
-    def _loader(self) -> Loader:
-        config = self.config
-        return Loader(
-            self.train_set,
-            config.batch_size,
-            normalise=self.preprocessing.apply,
-            augment=data.Augment(flip=config.flip, crop=config.crop, scale=config.scale),
-            size=self._scaled_size(),
-            seed=config.seed,
-            drop_last=len(self.train_set) >= config.batch_size,
-        )
-
-    def _classifier_loader(self, split: str) -> Loader:
-        """Pictures with one object in the middle, of the size at which the segmenter will see such objects."""
-        config = self.config
-        pictures = data.ClassifiedShapes(split, size=config.size or 96, seed=config.seed)
-        return Loader(
-            pictures,
-            config.batch_size,
-            normalise=self.preprocessing.apply,
-            shuffle=split == "train",
-            seed=config.seed,
-        )
-
-    def _scaled_size(self) -> tuple[int, int] | None:
-        """What pictures are scaled to; shapes are drawn at their size."""
-        return None if self.config.data == "shapes" else self.config.size
+    def _warn_of_clashes(self) -> None:
+        """Say so if a learning rate does not go with the loss's normalisation: the commonest two mistakes."""
+        picture_size = self.train_set[0].labels.shape
+        for stage, lr in zip(self.config.stages, self.config.lr, strict=True):
+            if explanation := assembly.clash(self.config, stage, lr, picture_size):
+                self.say(f"warning: {stage}: {explanation}\n")
 
     def _evaluate(self, model: Any) -> dict[str, float]:
-        size = self._scaled_size()
+        size = scaled_size(self.config)
         result = evaluation.evaluate(model, self.val_set, self.preprocessing, size=size, device=self.device)
         self.progress.baseline = result.baseline()
         return result.summary()
@@ -222,10 +216,12 @@ class Run:
             self.say(f"{stage}: mean IU {100 * summary['mean_iu']:.1f} %")
             return summary
         right = total = 0
-        for batch in self._classifier_loader("val").epoch(0):
+        loader = assembly.classifier_loader(self.config, self.val_set, self.preprocessing, train=False)
+        for batch in loader.epoch(0):
             predicted = evaluation.predict_labels(model, batch.images, self.device)
             right, total = right + int((predicted == batch.labels[:, 0, 0]).sum()), total + len(predicted)
-        self.say(f"{stage}: names the object in {100 * right / total:.1f} % of new pictures")
+        what = "the object" if self.config.data == "shapes" else "the class in the middle"
+        self.say(f"{stage}: names {what} in {100 * right / total:.1f} % of new pictures")
         return {"accuracy": right / total}
 
     def _progress_bar(self, stage: str, steps: int) -> Any:
@@ -286,8 +282,3 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def open_split(config: Config, split: str) -> Dataset:
-    """The data set of a configuration."""
-    return data.open_for(config.data, split, size=config.size, foreground=config.foreground, seed=config.seed)
