@@ -9,12 +9,12 @@ from pathlib import Path
 
 from minifcn import models, weights
 from minifcn.commands import Parser, run_command
+from minifcn.downloads import CACHE_VARIABLE, cache_folder
 from minifcn.errors import UsageError, WeightsError
 from minifcn.files import write_atomically
 from minifcn.models import FCN, FCN8s, FCN8sAtOnce, to_onnx
 from minifcn.weights import WeightFile, export
 from minifcn.weights.catalogue import CATALOGUE
-from minifcn.weights.download import CACHE_VARIABLE, cache_folder
 from minifcn.weights.file import OWN_NAMES
 from minifcn.weights.preprocessing import PRESETS
 

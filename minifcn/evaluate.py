@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,14 +122,26 @@ def _open(arguments: argparse.Namespace, file: WeightFile, size: tuple[int, int]
     if spec is None:
         raise UsageError("--data: the checkpoint does not say what it was trained on; name a data set.")
     if arguments.download:
-        spec = data.download(spec)
+        spec = data.download(spec, progress=sys.stderr.isatty(), say=lambda line: print(line, file=sys.stderr))
     split, foreground, seed = arguments.split, arguments.foreground, arguments.seed
+    seed = record.get("seed", 0) if seed is None else seed
     if arguments.data is None:  # the very data of training: the same split, and masks read in the same way
         foreground = record.get("foreground") if foreground is None else foreground
+        fold = None if split else _left_out(record)
+        if fold is not None:
+            pictures = data.open_fold(spec, part="val", size=size, foreground=foreground, seed=seed, **fold)
+            return pictures, spec, f"val of fold {fold['number']}"
         split = split or record.get("split")
     split = split or "val"
-    seed = record.get("seed", 0) if seed is None else seed
     return data.open_for(spec, split, size=size, foreground=foreground, seed=seed), spec, split
+
+
+def _left_out(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The fold on which the network was not trained, as data.open_fold takes it; None without cross-validation."""
+    match record.get("folds"):
+        case {"splits": [*splits], "number": int(number), "count": int(count), "group": str(group)}:
+            return {"splits": splits, "number": number, "count": count, "group": group}
+    return None
 
 
 def _check_classes(dataset: Dataset, spec: str, number: int, file: WeightFile, checkpoint: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from minifcn import data, models, weights
 from minifcn.commands import ACCEPTED_DATA, Parser, parse_size, run_command
 from minifcn.errors import UsageError
-from minifcn.metrics import summary_table
+from minifcn.metrics import figures_table, summary_table
 from minifcn.models.fcn import GEOMETRIES, LEARNED_UPSAMPLING, SKIPS
 from minifcn.training import RECIPES, Config, Run, resolve
 from minifcn.training.config import (
@@ -24,6 +24,7 @@ from minifcn.training.config import (
     PER_STAGE,
     read_values,
 )
+from minifcn.training.cross_validation import CrossValidation, cross_validate
 from minifcn.training.losses import LOSSES, REDUCTIONS
 from minifcn.training.recipes import about_recipe
 from minifcn.training.schedule import SCHEDULES
@@ -125,6 +126,10 @@ def _add_pictures(parser: Parser) -> None:
     add("--download", action="store_true", help="fetch the data set first, if it is one that is published")
     add("--split", help="what to train on: the name of a part of the data (default: train)")
     add("--val-split", help="what to measure on (default: val)")
+    folds = "cross-validation: train N networks, each on all but an Nth of train and val, and measure it on that"
+    add("--folds", type=int, metavar="N", help=folds)
+    add("--fold", type=int, metavar="NUMBER", help="train only this one of the --folds, from 1")
+    add("--group", metavar="PATTERN", help="keep pictures together whose names match alike, such as '(patient[0-9]+)_'")
     add("--foreground", type=int, metavar="VALUE", help="a folder whose masks hold only 0 and VALUE: make it class 1")
     size = "scale pictures to this height and width (default: their own; 96 for shapes)"
     add("--size", type=parse_size, metavar="HxW", help=size)
@@ -151,16 +156,17 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.download:
         given["data"] = data.download(given.get("data", "shapes"))
     config, out, pretrained = _configuration(given, arguments)
-    run = Run(
-        config,
-        out,
-        pretrained=pretrained,
-        resume=arguments.resume,
-        device=arguments.device,
-        say=(lambda line: None) if arguments.quiet else lambda line: print(line, flush=True),
-        bar=sys.stderr.isatty() and not arguments.quiet,
-    )
+    options: dict[str, Any] = {
+        "pretrained": pretrained,
+        "resume": arguments.resume,
+        "device": arguments.device,
+        "say": (lambda line: None) if arguments.quiet else lambda line: print(line, flush=True),
+        "bar": sys.stderr.isatty() and not arguments.quiet,
+    }
     try:
+        if config.folds and not config.fold:
+            return _report_folds(cross_validate(config, out, **options), out)
+        run = Run(config, out, **options)
         results = run.run()
     except KeyboardInterrupt:
         print(f"\nstopped; go on with: python -m minifcn.train --resume --out {out}", file=sys.stderr)
@@ -169,6 +175,14 @@ def main(arguments: argparse.Namespace) -> int:
     print("\n" + summary_table(labelling, run.progress.baseline))
     print(f"\nwritten to {out}: model.safetensors, report.json, metrics.csv, curves.png, predictions.png, config.toml")
     print(f"next: python -m minifcn.predict {out / 'model.safetensors'} IMAGE... --out predictions")
+    return 0
+
+
+def _report_folds(result: CrossValidation, out: Path) -> int:
+    baselines = result.evaluation.baselines(result.dataset.classes, result.report["confidence"])
+    print("\n" + summary_table(result.rows, baselines))
+    print("\n" + figures_table({"stage": "all folds", **result.report}, baselines))
+    print(f"\nwritten to {out}: report.json, images.csv, confusion.csv, confusion.png; a run for each fold in fold-N")
     return 0
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from minifcn.data.archive import File, Packed
 from minifcn.errors import DataError
 
 Color = tuple[int, int, int]
+Source = str | File
 
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations in which height and width change places
@@ -21,7 +23,7 @@ _LOSSY_FORMATS = ("JPEG", "MPO")  # MPO: the JPEG of cameras that store several 
 _PACKED_GREY = {"L;2": 85, "L;4": 17}  # Pillow spreads 2- and 4-bit grey over 0…255: by these factors
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: Source) -> np.ndarray:
     """The picture as uint8 (H, W, 3), RGB, upright.
 
     Any file that Pillow opens: grey, palette, CMYK and 1-bit pictures become RGB; transparent ones are laid on white;
@@ -43,14 +45,14 @@ def read_image(path: str | Path) -> np.ndarray:
         return _upright(pixels, orientation)
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def image_size(path: Source) -> tuple[int, int]:
     """(height, width) of the upright picture, from the file's header alone. Raises DataError as `read_image` does."""
     with _opened(path) as image:
         width, height = image.size
         return (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
 
 
-def read_mask(path: str | Path, colors: Mapping[Color, int] | None = None) -> np.ndarray:
+def read_mask(path: Source, colors: Mapping[Color, int] | None = None) -> np.ndarray:
     """The labels in a mask file as uint8 (H, W), untouched: no scaling, no interpolation.
 
     - one channel ("index" or grey PNG, 1 to 16 bits) and palette files: the stored numbers are the labels;
@@ -99,10 +101,10 @@ def format_colors(pixels: np.ndarray, limit: int = 10) -> str:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def _opened(path: Source) -> Iterator[Image.Image]:
     """The open file; any failure, here or in the body of the `with`, becomes a DataError with the file's name."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path.open() if isinstance(path, Packed) else path) as image:
             _refuse_bomb(path, image.size)
             yield image
     except DataError:
@@ -112,7 +114,8 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(_bomb_message(path, str(error))) from error
     except Image.UnidentifiedImageError as error:
-        what = "is empty (zero bytes)" if Path(path).stat().st_size == 0 else "is not a picture that Pillow can read"
+        size = path.size if isinstance(path, Packed) else Path(path).stat().st_size
+        what = "is not a picture that Pillow can read" if size else "is empty (zero bytes)"
         raise DataError(f"{path}: this file {what}. Replace it or take it out of the data set.") from error
     except Exception as error:  # damaged bytes make Pillow's readers raise almost any type
         raise DataError(
@@ -121,14 +124,14 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         ) from error
 
 
-def _refuse_bomb(path: str | Path, size: tuple[int, int]) -> None:
+def _refuse_bomb(path: Source, size: tuple[int, int]) -> None:
     """Pillow itself only warns between one and two times the limit."""
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and size[0] * size[1] > limit:
         raise DataError(_bomb_message(path, f"{size[1]} × {size[0]} pixels are more than {limit}"))
 
 
-def _bomb_message(path: str | Path, reason: str) -> str:
+def _bomb_message(path: Source, reason: str) -> str:
     return (
         f"{path}: too many pixels to be opened safely ({reason}). Scale the picture down, "
         f"or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
@@ -161,7 +164,7 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def _to_eight_bits(path: str | Path, values: np.ndarray) -> np.ndarray:
+def _to_eight_bits(path: Source, values: np.ndarray) -> np.ndarray:
     """Grey of more than 8 bits -> uint8 (H, W). Integers span 0…65535; floats span 0…1 or 0…255, whichever fits."""
     low, high = values.min(), values.max()
     if values.dtype.kind in "iu" and low >= 0 and high <= 65535:
@@ -182,7 +185,7 @@ def _packing(image: Image.Image) -> int:
     return _PACKED_GREY.get(raw_mode, 1) if isinstance(raw_mode, str) else 1
 
 
-def _without_alpha(path: str | Path, values: np.ndarray) -> np.ndarray:
+def _without_alpha(path: Source, values: np.ndarray) -> np.ndarray:
     """(H, W, C + 1) -> (H, W, C), or (H, W) if C is 1."""
     transparent = np.count_nonzero(values[..., -1] != 255)
     if transparent:
@@ -193,7 +196,7 @@ def _without_alpha(path: str | Path, values: np.ndarray) -> np.ndarray:
     return values[..., 0] if values.shape[-1] == 2 else values[..., :-1]
 
 
-def _labels_of_one_channel(path: str | Path, mode: str, values: np.ndarray) -> np.ndarray:
+def _labels_of_one_channel(path: Source, mode: str, values: np.ndarray) -> np.ndarray:
     if mode == "F":
         raise DataError(f"{path}: this mask holds floating-point numbers. Labels are whole numbers: save an 8-bit PNG.")
     outside = values[(values < 0) | (values > 255)] if values.dtype != bool else values[:0]
@@ -205,7 +208,7 @@ def _labels_of_one_channel(path: str | Path, mode: str, values: np.ndarray) -> n
     return values.astype(np.uint8)
 
 
-def _labels_of_colors(path: str | Path, values: np.ndarray, colors: Mapping[Color, int] | None) -> np.ndarray:
+def _labels_of_colors(path: Source, values: np.ndarray, colors: Mapping[Color, int] | None) -> np.ndarray:
     """uint8 (H, W, 3) -> (H, W): each pixel's colour is looked up among the sorted known ones."""
     if not colors:
         if (values == values[..., :1]).all():

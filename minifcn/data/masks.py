@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minifcn.data.archive import File
 from minifcn.data.sample import VOID
 from minifcn.errors import DataError
 
@@ -20,7 +21,10 @@ _SOFT = (
 )
 
 
-def check_labels(path: Path, labels: np.ndarray, num_classes: int) -> None:
+_ADD_THE_CLASS = f"Add the class to classes.txt or map it to {VOID}."
+
+
+def check_labels(path: File, labels: np.ndarray, num_classes: int, remedy: str = _ADD_THE_CLASS) -> None:
     """Raise DataError, with file, label and count, if a label of uint8 (H, W) is neither a class nor void."""
     counts = np.bincount(labels.ravel(), minlength=256)
     wrong = _listed(counts, start=num_classes)
@@ -34,7 +38,7 @@ def check_labels(path: Path, labels: np.ndarray, num_classes: int) -> None:
     )
     if is_soft(labels):
         raise DataError(problem + _SOFT.format(values=np.count_nonzero(counts)))
-    raise DataError(problem + f"Add the class to classes.txt or map it to {VOID}.")
+    raise DataError(problem + remedy)
 
 
 def mark_foreground(path: Path, labels: np.ndarray, foreground: int) -> np.ndarray:

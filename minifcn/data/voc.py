@@ -1,12 +1,9 @@
-"""PASCAL VOC 2012, as it is unpacked."""
+"""PASCAL VOC 2012, as it is unpacked or in the tar in which it is published."""
 
-import re
 from pathlib import Path
 
-from minifcn.data.images import read_image, read_mask
-from minifcn.data.masks import check_labels
-from minifcn.data.palette import voc_palette
-from minifcn.data.sample import Sample
+from minifcn.data.archive import File, FolderTree, TarTree, Tree
+from minifcn.data.listed import IMAGE_NAME, Entry, Listed, Place, leave_out, read_names
 from minifcn.errors import DataError
 
 VOC_CLASSES = (
@@ -32,77 +29,86 @@ VOC_CLASSES = (
     "train",
     "tvmonitor",
 )
-_IMAGE_NAME = re.compile(r"[A-Za-z0-9_\-]+")
+VOC_TAR = "VOCtrainval_11-May-2012.tar"
+LISTS = "ImageSets/Segmentation"
+_PUBLISHED_LISTS = ("train", "val", "trainval", "test")
 
 
-class VOC2012:
+class VOC2012(Listed):
     """VOC2012(root, "train" | "val" | "trainval" | …)[i] -> Sample(image uint8 (H, W, 3), labels uint8 (H, W), name)
 
-    root: VOC2012 itself, the VOCdevkit that holds it, or the folder that holds the VOCdevkit.
-    split: the name of a list in ImageSets/Segmentation. 20 classes and background; 255 is void.
+    root: VOC2012 itself, the VOCdevkit that holds it, the folder that holds the VOCdevkit, the tar, or the folder that
+    holds the tar, from which images are then read one by one, without unpacking it.
+    split: the name of a list in ImageSets/Segmentation, or beside the tar. 20 classes and background; 255 is void.
+    without: another split, whose images are left out, since a network is validated on them.
+    problems: see `Listed`.
 
-    Raises DataError for a missing folder, list, image or mask, and, when a sample is read, for files that are damaged,
-    differ in size or hold a label above 20.
+    Raises DataError for a missing folder, list, image or mask, for a damaged tar, and, when a sample is read, for files
+    that are damaged, differ in size or hold a label above 20.
     """
 
     classes = VOC_CLASSES
+    advice = f"Unpack or download {VOC_TAR} again."
 
-    def __init__(self, root: str | Path, split: str) -> None:
-        self.root, self.split = _find_root(Path(root)), split
-        self.name = f"voc:{root}"
-        self.palette = voc_palette()
-        self.ids = _read_split(self.root / "ImageSets" / "Segmentation", split)
-        wanted = [path for name in self.ids for path in (self._image_path(name), self._mask_path(name))]
-        missing = [path for path in wanted if not path.is_file()]
-        if missing:
+    def __init__(
+        self, root: str | Path, split: str, *, without: str | None = None, problems: list[str] | None = None
+    ) -> None:
+        files = VocFiles(Path(root))
+        names, note = files.names(split), ""
+        if without is not None:
+            names, note = leave_out(names, files.names(without), split, without)
+        self.root = files.tree.root
+        super().__init__(f"voc:{root}", split, [files.entry(name) for name in names], problems, note)
+
+    @staticmethod
+    def splits(root: str | Path) -> tuple[str, ...]:
+        """The published splits that are there. Other lists may be parts of these; they are named if there is none."""
+        lists = VocFiles(Path(root)).lists()
+        return tuple(split for split in _PUBLISHED_LISTS if split in lists) or tuple(lists)
+
+
+class VocFiles:
+    """Where the images, masks and lists of VOC 2012 are, below a root that `VOC2012` accepts."""
+
+    def __init__(self, root: Path) -> None:
+        self.tree = _find_tree(root)
+
+    def entry(self, name: str) -> Entry:
+        image, mask = (Place(self.tree, path) for path in (f"JPEGImages/{name}.jpg", f"SegmentationClass/{name}.png"))
+        return Entry(name, image, mask)
+
+    def lists(self) -> list[str]:
+        return self.tree.stems(LISTS, ".txt")
+
+    def find_list(self, split: str) -> File | None:
+        """A list in the tree, or one that was put beside the tar, since nothing can be put into it."""
+        if not IMAGE_NAME.fullmatch(split):  # such as ../../elsewhere
+            return None
+        return self.tree.find(f"{LISTS}/{split}.txt") or FolderTree(self.place_for_lists).find(f"{split}.txt")
+
+    @property
+    def place_for_lists(self) -> Path:
+        """The folder into which further lists may be put."""
+        return self.tree.root / LISTS if isinstance(self.tree, FolderTree) else self.tree.root.parent
+
+    def names(self, split: str) -> list[str]:
+        file = self.find_list(split)
+        if file is None:
             raise DataError(
-                f"{missing[0]}: missing, though the list of {split} names it ({len(missing)} files of {len(wanted)} "
-                f"are missing in all). Unpack VOCtrainval_11-May-2012.tar again."
+                f"{self.tree}/{LISTS}/{split}.txt: there is no list of images called {split!r}. "
+                f"Lists found: {', '.join(self.lists()) or 'none'}."
             )
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> Sample:
-        name = self.ids[index]
-        image, labels = read_image(self._image_path(name)), read_mask(self._mask_path(name))
-        if image.shape[:2] != labels.shape:
-            raise DataError(
-                f"{self._image_path(name)} is {image.shape[0]} × {image.shape[1]} pixels (height × width) but its mask "
-                f"{self._mask_path(name)} is {labels.shape[0]} × {labels.shape[1]}. Unpack the data set again."
-            )
-        check_labels(self._mask_path(name), labels, len(self.classes))
-        return Sample(image, labels, name)
-
-    def _image_path(self, name: str) -> Path:
-        return self.root / "JPEGImages" / f"{name}.jpg"
-
-    def _mask_path(self, name: str) -> Path:
-        return self.root / "SegmentationClass" / f"{name}.png"
+        return read_names(file)
 
 
-def _find_root(given: Path) -> Path:
-    for candidate in (given, given / "VOC2012", given / "VOCdevkit" / "VOC2012"):
-        if (candidate / "ImageSets" / "Segmentation").is_dir():
-            return candidate
+def _find_tree(given: Path) -> Tree:
+    for folder in (given, given / "VOC2012", given / "VOCdevkit" / "VOC2012"):
+        if (folder / LISTS).is_dir():
+            return FolderTree(folder)
+    for tar in (given, given / VOC_TAR):
+        if tar.is_file():
+            return TarTree(tar, LISTS)
     raise DataError(
-        f"{given}: no VOC2012 here: looked for ImageSets/Segmentation in it, in VOC2012/ and in VOCdevkit/VOC2012/. "
-        f"Give the folder into which VOCtrainval_11-May-2012.tar was unpacked."
+        f"{given}: no VOC2012 here: looked for {LISTS} in it, in VOC2012/ and in VOCdevkit/VOC2012/, "
+        f"and for {VOC_TAR}. Give the tar, or the folder into which it was unpacked, or download it with --download."
     )
-
-
-def _read_split(folder: Path, split: str) -> list[str]:
-    """The image names in ImageSets/Segmentation/SPLIT.txt."""
-    path = folder / f"{split}.txt"
-    if Path(split).name != split or not path.is_file():
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.txt"))) or "none"
-        raise DataError(f"{path}: there is no list of images called {split!r}. Lists found: {known}.")
-    try:
-        names = path.read_text(encoding="utf-8-sig").split()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: this list is not a text file ({error}).") from error
-    wrong = [name for name in names if not _IMAGE_NAME.fullmatch(name)]
-    if wrong or not names:
-        what = f"{wrong[0]!r} is not the name of an image" if wrong else "the list is empty"
-        raise DataError(f"{path}: {what}. Expected one name a line, such as 2007_000032, without folder or ending.")
-    return names

@@ -20,8 +20,17 @@ PATCH_SIZE = 96  # pixels: what a classifier sees of pictures that are not drawn
 
 
 def open_split(config: Config, split: str) -> Dataset:
-    """A part of the configuration's data set."""
-    return data.open_for(config.data, split, size=config.size, foreground=config.foreground, seed=config.seed)
+    """A part of the configuration's data set: what it trains on (its `split`), or validates on (its `val_split`).
+
+    With folds, the two are joined and dealt out anew; see data/folds.py.
+    """
+    options: dict[str, Any] = {"size": config.size, "foreground": config.foreground, "seed": config.seed}
+    if config.folds:
+        part = "train" if split == config.split else "val"
+        options |= {"number": config.fold, "count": config.folds, "group": config.group}
+        return data.open_fold(config.data, (config.split, config.val_split), part, **options)
+    without = config.val_split if split == config.split else None  # whatever lists say, val is never trained on
+    return data.open_for(config.data, split, **options, without=without)
 
 
 def scaled_size(config: Config) -> tuple[int, int] | None:

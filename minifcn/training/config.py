@@ -33,6 +33,8 @@ class Config:
     stages: networks trained one after the other, each starting from the one before; "classifier" is VGG16 on patches.
     steps, lr: for each stage. epochs: for each stage, passes over the training set in place of steps; () for none.
     weights: the file that the first stage starts from; "" for none.
+    folds: if above 0, split and val_split are joined and divided into so many folds, of which number `fold`, from 1, is
+    validated on; group: the part of a name that tells its group (data.groups_of), of which none is divided.
     size: (height, width) that pictures are scaled to, or None for their own (96×96 for shapes).
     fc_width: 0 means 64·width. batch_norm: "none", "train", or "frozen" at the values of `weights`.
     loss, class_weights, keep_pixels: see losses.segmentation_loss. reduction: "mean" over pixels, or "sum".
@@ -49,6 +51,9 @@ class Config:
     weights: str = ""
     split: str = "train"
     val_split: str = "val"
+    folds: int = 0
+    fold: int = 0
+    group: str = ""
     foreground: int | None = None
     size: tuple[int, int] | None = None
     crop: tuple[int, int] | None = None
@@ -115,6 +120,8 @@ class Config:
             "--accumulate": (self.accumulate, 1),
             "--width": (self.width, 1),
             "--fc-width": (self.fc_width, 0),
+            "--folds": (self.folds, 2 if self.folds else 0),
+            "--fold": (self.fold, 0),
             "--warm-up": (self.warm_up, 0),
             "--step-every": (self.step_every, 0),
             "--seed": (self.seed, 0),

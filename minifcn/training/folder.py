@@ -97,6 +97,7 @@ class RunFolder:
             "size": config.size,
             "data": config.data,
             "split": config.val_split,
+            "folds": _fold(config),
             "foreground": config.foreground,
             "seed": config.seed,
         }
@@ -139,6 +140,14 @@ class RunFolder:
             dataset.palette,
         )
         visualize.save_picture(sheet, self.path / "predictions.png")
+
+
+def _fold(config: Config) -> dict[str, Any] | None:
+    """What data.open_fold takes, for evaluation on the pictures that were left out."""
+    if not config.folds:
+        return None
+    splits = [config.split, config.val_split]
+    return {"splits": splits, "number": config.fold, "count": config.folds, "group": config.group}
 
 
 def _number(text: str | None) -> float:

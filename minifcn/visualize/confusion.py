@@ -39,7 +39,7 @@ def confusion_picture(counts: np.ndarray, classes: Sequence[str], *, caption: st
             "expected (C, C) and a name for each of the C classes."
         )
     cell = max(36, min(90, 900 // number))
-    decimals, number_size, font_size = (1, cell // 4, 16) if number <= 12 else (0, max(13, cell // 3), 15)
+    decimals, number_size, font_size = (1, cell // 4, 16) if number <= 12 else (0, 2 * cell // 5, 15)
     font, margin = load_font(font_size), font_size
     names = [shorten(name, font, LONGEST_NAME) for name in classes]
     label = math.ceil(max(font.getlength(name) for name in names)) + margin // 2  # room for the names

@@ -375,3 +375,66 @@ def test_files_that_change_under_way_are_noticed(tmp_path):
     (root / "train" / "images" / "c.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"c\.jpg.*zero bytes"):
         train[2]
+
+
+# ---------------------------------------------------------------------------------------------------- all at once
+
+
+def test_problems_with_single_files_are_collected(tmp_path):
+    """Repairing a thousand files, one error message a run."""
+    root = build(tmp_path)
+    (root / "classes.txt").write_text("soil\nplant\n")
+    (root / "train" / "masks" / "b.png").unlink()
+    (root / "train" / "images" / "c.jpg").unlink()
+    write(root / "train" / "images", "d.bmp", halves(1))
+    write(root / "train" / "masks", "e.png", halves(7))
+    problems = []
+    train = Folder(root, "train", problems=problems)
+    assert train.names == ["a", "d", "e"]
+    assert len(problems) == 3
+    for name, words in (("b.jpg", "has no mask"), ("c.png", "has no image"), ("d.jpg", "have the same name")):
+        assert sum(name in line and words in line for line in problems) == 1, problems
+    with pytest.raises(DataError, match=r"e\.png: label 7"):  # found by whoever reads it, not by reading it twice
+        train[2]
+
+
+def test_problems_of_masks_are_collected_where_they_tell_the_classes(tmp_path):
+    """A single damaged mask must not hide the others, nor take part in finding the classes."""
+    root = build(tmp_path)
+    (root / "train" / "masks" / "b.png").write_bytes(b"")
+    (root / "val" / "masks" / "c.png").write_bytes(b"no picture")
+    write(root / "train" / "masks", "d.png", halves(200, size=(3, 3)))
+    problems = []
+    train = Folder(root, "train", problems=problems)
+    assert [sample.name for sample in (train[i] for i in range(len(train)))] == ["a", "c", "e"]
+    assert train.classes == ("class_0", "class_1")
+    assert len(problems) == 3
+    for name in ("b.png", "c.png", "d.png"):
+        assert sum(name in line for line in problems) == 1, problems
+
+
+def test_gaps_in_the_numbering_are_collected_too(tmp_path):
+    problems = []
+    Folder(build(tmp_path, mask=halves(128)), "train", problems=problems)
+    assert len(problems) == 1
+    assert "so many gaps" in problems[0]
+
+
+def test_a_folder_in_which_nothing_fits_is_empty(tmp_path):
+    """With names like x_mask.png no image has a mask: the list of them all is what helps."""
+    write_set(tmp_path / "images", tmp_path / "elsewhere")
+    write_set(tmp_path / "others", tmp_path / "masks", stems=[f"{stem}_mask" for stem in STEMS])
+    problems = []
+    assert len(Folder(tmp_path, "train", problems=problems)) == 0
+    assert len(set(problems)) == 10
+
+
+def test_without_problems_nothing_is_collected(tmp_path):
+    problems = []
+    assert len(Folder(build(tmp_path), "train", problems=problems)) == 5
+    assert problems == []
+
+
+def test_names_are_those_of_the_samples(tmp_path):
+    train = Folder(build(tmp_path), "train")
+    assert train.names == [train[i].name for i in range(5)]

@@ -1,11 +1,11 @@
-"""max_pool2d: values, winners, padding of −inf, ceil mode."""
+"""max_pool2d: values, winners, padding of −inf, dilation, ceil mode."""
 
 import numpy as np
 import oracles
 import pytest
-from hypothesis import given
-from numpy.testing import assert_array_equal
-from strategies import PoolCase, poolings, random_cases
+from hypothesis import given, reject
+from numpy.testing import assert_allclose, assert_array_equal
+from strategies import PoolCase, pairs, poolings, random_cases
 
 from minifcn import Tensor, no_grad, ops
 from minifcn.autograd import gradcheck
@@ -38,6 +38,24 @@ def test_the_stride_is_the_kernel_size_unless_given():
     """A default stride of 1."""
     assert_array_equal(pool([[1, 2, 3, 4]], (1, 2)), [[2, 4]])
     assert_array_equal(pool([[1, 2, 3, 4]], (1, 2), stride=1), [[2, 3, 4]])
+
+
+def test_dilation_spreads_the_places_of_a_window():
+    """Neighbours compared all the same; a window counted as wide as its kernel, which then reads beyond the image."""
+    assert_array_equal(pool([[5, 9, 1, 2, 3]], (1, 2), stride=1, dilation=2), [[5, 9, 3]])
+    assert_array_equal(pool([[5, 9, 1, 2, 3]], (1, 3), dilation=(7, 2)), [[5]])
+    assert_array_equal(pool([[5], [9], [1], [2]], (2, 1), stride=1, dilation=(3, 1)), [[5]])
+    assert_array_equal(pool([[1, 2, 3, 4]], (1, 2), dilation=2, ceil_mode=True), [[3, 3]])
+    assert_array_equal(pool([[-1, -2, -3]], (1, 2), stride=1, dilation=2, padding=(0, 1)), [[-2, -1, -2]])
+
+
+def test_winners_of_dilated_windows_are_places_in_the_image():
+    """Indices, or gradients, of a window without gaps."""
+    x = Tensor(np.array([[[[5.0, 9, 1, 2, 7], [0, 0, 8, 0, 0]]]]), requires_grad=True)
+    y, indices = ops.max_pool2d(x, (1, 3), dilation=2, return_indices=True)
+    assert_array_equal(indices.data[0, 0], [[4], [7]])
+    y.backward(np.array([[[[1.0], [10]]]]))
+    assert_array_equal(x.grad[0, 0], [[0, 0, 0, 0, 1], [0, 0, 10, 0, 0]])
 
 
 def test_ceil_mode_keeps_the_last_odd_pixel():
@@ -81,6 +99,8 @@ def test_windows_of_nothing_but_minus_infinity():
     values, indices = pool(np.full((2, 2), -np.inf), 2, stride=1, padding=1, return_indices=True)
     assert_array_equal(values, np.full((3, 3), -np.inf))
     assert_array_equal(indices, [[0, 0, 1], [0, 0, 1], [2, 2, 3]])
+    _, indices = pool(np.full((1, 3), -np.inf), (1, 4), padding=(0, 2), dilation=2, return_indices=True)
+    assert_array_equal(indices, [[0]])  # the window's places are −2, 0, 2 and 4
 
 
 def test_a_nan_is_passed_on_with_its_index():
@@ -114,6 +134,26 @@ def test_values_and_winners_equal_the_loops(case: PoolCase):
 
 
 @random_cases
+@given(poolings(EVERY_KIND), pairs(1, 4))
+def test_dilated_windows_equal_those_of_pytorch(case: PoolCase, dilation):
+    """A span, a first place inside the image or a winner that forgets the dilation; in ceil mode and not."""
+    torch = pytest.importorskip("torch", reason="PyTorch, the other side of the comparison, is not installed")
+    x, other = Tensor(case.array(), requires_grad=True), torch.tensor(case.array(), requires_grad=True)
+    arguments = {**case.arguments, "dilation": dilation, "return_indices": True}
+    try:
+        y, indices = ops.max_pool2d(x, case.kernel_size, **arguments)
+    except ShapeError:
+        reject()  # some dilated windows do not fit
+    expected, expected_indices = torch.nn.functional.max_pool2d(other, case.kernel_size, **arguments)
+    assert_array_equal(y.data, expected.detach().numpy())
+    assert_array_equal(indices.data, expected_indices.numpy())
+    cotangent = np.random.default_rng(case.seed + 1).standard_normal(y.shape)
+    y.backward(cotangent)
+    expected.backward(torch.tensor(cotangent))
+    assert_allclose(x.grad, other.grad.numpy(), rtol=1e-12, atol=1e-12)
+
+
+@random_cases
 @given(poolings(("distinct",)))
 def test_gradients_agree_with_finite_differences(case: PoolCase):
     """A gradient that goes to another pixel of the window. The numbers are far apart, so that no step makes a tie."""
@@ -128,6 +168,10 @@ def test_gradients_agree_with_finite_differences(case: PoolCase):
         ((1, 1, 4, 4), 2, {"padding": 2}, r"padding \(2, 2\) is more than half of the kernel \(2, 2\)"),
         ((1, 1, 4, 1), 2, {}, "ceil_mode=True or a larger input"),
         ((1, 1, 1, 4), 3, {"stride": 1, "ceil_mode": True}, "larger than the input"),
+        ((1, 1, 4, 4), 2, {"dilation": 4}, r"kernel \(2, 2\) with dilation \(4, 4\) is larger than the input"),
+        ((1, 1, 4, 1), 2, {"dilation": 2, "padding": 1}, r"steps over the whole input \(4, 1\)"),
+        ((1, 1, 1, 4), 3, {"dilation": 2, "padding": 1, "ceil_mode": True}, "steps over the whole input"),
+        ((1, 1, 4, 4), 2, {"dilation": 0}, "dilation must be at least 1"),
         ((4, 4), 2, {}, r"\(N, C, H, W\) is expected"),
         ((1, 1, 4, 4), 0, {}, "kernel_size must be at least 1"),
         ((1, 1, 4, 4), (2, 2, 2), {}, "a whole number or a pair"),

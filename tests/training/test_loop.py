@@ -1,29 +1,13 @@
-"""The training loop and evaluation."""
+"""The training loop."""
 
 import numpy as np
 import pytest
 
 from minifcn import models, ops
-from minifcn.data import Loader, Sample, Shapes, voc_palette
+from minifcn.data import Loader, Shapes
 from minifcn.errors import TrainingError
-from minifcn.training import SGD, Adam, evaluate, paper_groups, poly, segmentation_loss, train
+from minifcn.training import SGD, Adam, paper_groups, poly, segmentation_loss, train
 from minifcn.weights import Preprocessing
-
-
-class Unequal:
-    """Two pictures of different sizes."""
-
-    classes = ("background", "thing")
-    palette = voc_palette()
-    name = "unequal"
-
-    def __len__(self):
-        return 2
-
-    def __getitem__(self, index):
-        size = [(20, 33), (41, 17)][index]
-        rng = np.random.default_rng(index)
-        return Sample(rng.integers(0, 256, (*size, 3), np.uint8), rng.integers(0, 2, size).astype(np.uint8), str(index))
 
 
 def small_model(num_classes=9, **options):
@@ -109,27 +93,3 @@ def test_a_loss_that_is_not_a_number_stops_before_the_weights_are_touched():
         list(train(model, shapes_loader(), optimizer, steps=2, loss=broken))
     for name, value in model.state_dict().items():
         np.testing.assert_array_equal(value, before[name])
-
-
-def test_evaluation_does_not_depend_on_the_batch_size():
-    """Pictures padded to their neighbours' size would see the padding, and be scored differently alone."""
-    model = small_model(2)
-    rng = np.random.default_rng(7)
-    for name, parameter in model.named_parameters():  # biases make what lies beyond the picture differ from zero
-        if name.endswith(".bias"):
-            parameter.data = rng.standard_normal(parameter.shape).astype(np.float32)
-    scores = model.eval()(_tensor(Preprocessing().apply(Unequal()[0].image)[None])).data
-    model.score_fr.bias.data[1] -= np.median(scores[0, 1] - scores[0, 0])  # so that both classes are predicted
-    one, two = (evaluate(model, Unequal(), Preprocessing(), batch_size=size) for size in (1, 2))
-    assert (one.confusion.counts.sum(axis=0) > 100).all()
-    np.testing.assert_array_equal(one.confusion.counts, two.confusion.counts)
-    assert one.confusion.counts.sum() == 20 * 33 + 41 * 17
-
-
-def test_evaluation_leaves_dropout_out():
-    """With dropout left on, two evaluations differ."""
-    model = small_model()
-    model.train()
-    data = Shapes("val", size=32, length=4)
-    first, second = (evaluate(model, data, Preprocessing()).confusion.counts for _ in range(2))
-    np.testing.assert_array_equal(first, second)

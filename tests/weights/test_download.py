@@ -1,5 +1,6 @@
 """Downloads, from a server on loopback that misbehaves as servers do: what comes is the published file, or nothing."""
 
+import functools
 import hashlib
 import logging
 import re
@@ -14,11 +15,13 @@ from pathlib import Path
 import pooch
 import pytest
 
-from minifcn.errors import WeightsError
-from minifcn.weights import download as downloads
+from minifcn import downloads
+from minifcn.downloads import TRIES, cache_folder
+from minifcn.errors import DataError, WeightsError
 from minifcn.weights.catalogue import CATALOGUE, Published, published_as
-from minifcn.weights.download import TRIES, cache_folder, download
 from minifcn.weights.preprocessing import CAFFE_FCN, PRESETS, TORCHVISION
+
+download = functools.partial(downloads.download, error=WeightsError)
 
 CONTENT = bytes(range(256)) * 1000
 OTHER = CONTENT[:-1] + b"!"
@@ -149,7 +152,7 @@ def _loopback_only(monkeypatch):
 
 
 def published(*urls, algorithm="sha256", size: int | None = 256_000):
-    digest = f"{algorithm}:{HASHES[algorithm]}"
+    digest = f"{algorithm}:{HASHES[algorithm]}" if algorithm else ""
     return Published("vgg16-test", "vgg16.bin", "a test", urls, digest, size, TORCHVISION, "none")
 
 
@@ -215,6 +218,31 @@ def test_a_file_of_unknown_size_is_checked_too(server, tmp_path, path):
     with pytest.raises(WeightsError, match=f"{path}: (another file came, of 256,000 bytes: its hash|a web page came)"):
         download(published(f"{server.address}{path}", size=None), tmp_path, progress=False, say=lambda _: None)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("path", "reason"), [("/page", "a web page came"), ("/empty", "no usable answer")])
+def test_without_a_known_hash_what_is_no_file_is_refused(server, tmp_path, path, reason):
+    """A login page kept as a data set, since there was nothing to compare it with."""
+    with pytest.raises(WeightsError, match=f"(?s){path}: {reason}.*Its hash is not known"):
+        download(published(server.address + path, algorithm=""), tmp_path, progress=False, say=lambda _: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_known_hash_the_user_is_told(server, tmp_path):
+    """A file that nobody checked, handed out like one that was."""
+    wanted, lines = published(f"{server.address}/file", algorithm=""), []
+    path = download(wanted, tmp_path, progress=False, say=lines.append)
+    assert path.read_bytes() == CONTENT
+    assert lines[0] == "vgg16.bin: its hash is not known, so it is taken as it comes."
+    lines.clear()
+    assert download(wanted, tmp_path, progress=False, say=lines.append) == path
+    assert (lines, server.requests) == ([], ["/file"])
+
+
+def test_the_error_is_of_the_class_that_was_asked_for(server, tmp_path):
+    """A data set that cannot be fetched, reported as a fault of weights."""
+    with pytest.raises(DataError, match="HTTP 404"):
+        downloads.download(published(f"{server.address}/404"), tmp_path, error=DataError, say=lambda _: None)
 
 
 @pytest.mark.parametrize("path", FAILURES)
@@ -323,7 +351,7 @@ def test_a_cache_that_cannot_be_written_is_named_with_the_remedy(server, tmp_pat
     (tmp_path / "folder" / "vgg16.bin").mkdir(parents=True)
     wanted = published(f"{server.address}/file", f"{server.address}/file")
     with pytest.raises(
-        WeightsError, match=rf"{re.escape(str(tmp_path / cache))}.* name another cache folder .*MINIFCN_CACHE"
+        WeightsError, match=rf"{re.escape(str(tmp_path / cache))}.* name another folder .*MINIFCN_CACHE"
     ):
         download(wanted, tmp_path / cache, progress=False, say=lambda _: None)
 

@@ -1,4 +1,4 @@
-"""Fetch a published weight file into the cache folder; none is given out whose hash is not the published one."""
+"""Fetch a published file, such as weights or a data set; none is given out whose hash is not the published one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import responses
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import pooch
 import requests
 from tqdm.auto import tqdm
 
-from minifcn.errors import WeightsError
-from minifcn.weights.catalogue import Published
+from minifcn.errors import MinifcnError
 
 CACHE_VARIABLE = "MINIFCN_CACHE"
 TRIES = 3  # of one address whose connection is cut; each starts anew
@@ -32,6 +31,29 @@ _REASONS = (  # the first that an exception is, so the narrower ones come first
     (requests.ConnectionError, "no connection"),
     (requests.TooManyRedirects, "redirected in a circle"),
 )
+
+
+class Downloadable(Protocol):
+    """What is known of a published file.
+
+    name: what it is called here. file_name: what it is called in the folder. urls: where it is, the publisher's own
+    address first. hash: "sha256:…", "sha1:…" or "md5:…"; "" where none is known. size: bytes, None if not known.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def file_name(self) -> str: ...
+
+    @property
+    def urls(self) -> tuple[str, ...]: ...
+
+    @property
+    def hash(self) -> str: ...
+
+    @property
+    def size(self) -> int | None: ...
 
 
 class _Failure(NamedTuple):
@@ -49,39 +71,49 @@ def _print(line: str) -> None:
 
 
 def download(
-    published: Published, cache: Path | None = None, *, progress: bool = True, say: Callable[[str], None] = _print
+    published: Downloadable,
+    folder: Path | None = None,
+    *,
+    error: type[MinifcnError],
+    progress: bool = True,
+    say: Callable[[str], None] = _print,
 ) -> Path:
-    """The path of a published file in the cache, downloaded if it is not there or is damaged there.
+    """The path of a published file in a folder, downloaded if it is not there or is damaged there.
 
-    cache: the folder; by default cache_folder(). progress: whether to show a bar. say: takes a line about each address.
+    folder: by default cache_folder(). error: what is raised. progress: whether to show a bar. say: takes a line about
+    each address.
 
     Each address is tried in turn, and up to three times if its connection is cut. A file comes under a temporary name
-    and takes its own only once its hash is right; whatever happens, no part of one stays behind.
+    and takes its own only once its hash is right; whatever happens, no part of one stays behind. Where no hash is
+    known, which `say` is told, only web pages and empty answers are refused.
 
-    Raises WeightsError if no address gives the file, with the reason of each, its hash, and where to put it by hand; or
+    Raises `error` if no address gives the file, with the reason of each, its hash, and where to put it by hand; or
     if the folder cannot be written.
     """
-    path = (cache_folder() if cache is None else cache) / published.file_name
+    path = (cache_folder() if folder is None else folder) / published.file_name
+    hash_known = f"Its hash is {published.hash}" if published.hash else "Its hash is not known"
     failures = []
     try:
         if path.is_file():
-            if _has_hash(path, published.hash):
+            if not published.hash or _has_hash(path, published.hash):
                 return path
             say(f"{path}: is damaged, for its hash is not {published.hash}; downloading it anew.")
+        if not published.hash:
+            say(f"{published.file_name}: its hash is not known, so it is taken as it comes.")
         for url in published.urls:
             failure = _fetch(url, path, published, progress, say)
             if failure is None:
                 return path
             failures.append(f"{url}: {failure.reason}")
-    except OSError as error:
-        reason = "permission denied" if isinstance(error, PermissionError) else error.strerror or error
-        raise WeightsError(
-            f"{path}: cannot be downloaded ({reason}). Make room, or name another cache "
-            f"folder (by the environment variable {CACHE_VARIABLE}, for example)."
+    except OSError as fault:
+        reason = "permission denied" if isinstance(fault, PermissionError) else fault.strerror or fault
+        raise error(
+            f"{path}: cannot be downloaded ({reason}). Make room, or name another folder "
+            f"(another one for the cache by the environment variable {CACHE_VARIABLE})."
         ) from None
     listed = "\n  ".join(failures)
-    raise WeightsError(
-        f"{published.name}: {published.file_name} cannot be downloaded:\n  {listed}\nIts hash is {published.hash}. "
+    raise error(
+        f"{published.name}: {published.file_name} cannot be downloaded:\n  {listed}\n{hash_known}. "
         f"Fetch it by other means and put it at {path}, or use it from where you have it."
     )
 
@@ -91,7 +123,9 @@ def _has_hash(path: Path, expected: str) -> bool:
     return bool(pooch.file_hash(str(path), alg=algorithm) == digest)
 
 
-def _fetch(url: str, path: Path, published: Published, progress: bool, say: Callable[[str], None]) -> _Failure | None:
+def _fetch(
+    url: str, path: Path, published: Downloadable, progress: bool, say: Callable[[str], None]
+) -> _Failure | None:
     """None once the verified file stands at `path`; else why this address does not give it."""
     size = f" ({published.size / 1e6:,.0f} MB)" if published.size else ""
     say(f"{published.file_name}{size}: from {url}")
@@ -107,11 +141,11 @@ def _fetch(url: str, path: Path, published: Published, progress: bool, say: Call
     return failure
 
 
-def _try(url: str, path: Path, published: Published, progress: bool) -> _Failure | None:
+def _try(url: str, path: Path, published: Downloadable, progress: bool) -> _Failure | None:
     downloader = _Downloader(published, progress)
     try:
         with _without_pooch_log():
-            pooch.retrieve(url, published.hash, path.name, path.parent, downloader=downloader)
+            pooch.retrieve(url, published.hash or None, path.name, path.parent, downloader=downloader)
         return None
     except requests.RequestException as error:  # must come first: most of them are OSErrors, some are ValueErrors
         if downloader.received or isinstance(error, requests.exceptions.ChunkedEncodingError):
@@ -121,14 +155,14 @@ def _try(url: str, path: Path, published: Published, progress: bool) -> _Failure
             return _Failure(f"HTTP {status} {responses.get(status, '')}".rstrip(), is_cut=False)
         fitting = (reason for kind, reason in _REASONS if isinstance(error, kind))
         return _Failure(next(fitting, "no usable answer"), is_cut=False)
-    except ValueError:  # pooch's if the hash is another, urllib3's if a server redirects to an impossible address
+    except ValueError:  # ours, pooch's for another hash, or urllib3's for a redirection to an impossible address
         return _Failure(downloader.what_came(), is_cut=False)
 
 
 class _Downloader:
     """pooch's downloader with a bar. It remembers what came, since pooch deletes a file with another hash."""
 
-    def __init__(self, published: Published, progress: bool) -> None:
+    def __init__(self, published: Downloadable, progress: bool) -> None:
         self.published, self.progress = published, progress
         self.limit = published.size or LARGEST
         self.bounded: _Bounded | None = None
@@ -155,10 +189,12 @@ class _Downloader:
                 self.received = file.tell()
                 file.seek(0)
                 self.beginning = file.read(64)
+        if not self.published.hash and (not self.received or self._is_page()):
+            raise ValueError("no file came")
 
     def what_came(self) -> str:
         """In words, what came instead of the file."""
-        if self.beginning.lstrip().startswith(b"<"):
+        if self._is_page():
             return "a web page came, not the file"
         if not self.received:
             return "no usable answer"
@@ -167,6 +203,9 @@ class _Downloader:
         size = self.published.size
         expected = f" instead of {size:,}" if size and size != self.received else ""
         return f"another file came, of {self.received:,} bytes{expected}: its hash is wrong"
+
+    def _is_page(self) -> bool:
+        return self.beginning.lstrip().startswith(b"<")
 
 
 class _Bounded:
