@@ -114,6 +114,8 @@ def _add_loss(parser: Parser) -> None:
     add("--loss", choices=LOSSES, help="(default: cross-entropy)")
     weights_help = "weigh classes by how rare they are in the training set (default: none)"
     add("--class-weights", choices=CLASS_WEIGHTS, help=weights_help)
+    power = "raise these weights to this power; 0.5, the square root, softens them (default: 1)"
+    add("--class-weight-power", type=float, metavar="P", help=power)
     reduction = "over pixels; a sum needs a far smaller lr (default: mean)"
     add("--reduction", choices=REDUCTIONS, help=reduction)
     sampling = "learn from a random share of each picture's pixels, as patchwise training does (default: 1)"

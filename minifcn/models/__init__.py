@@ -7,9 +7,11 @@ from typing import Any
 from minifcn import weights
 from minifcn.errors import WeightsError
 from minifcn.models import surgery
+from minifcn.models.dense_prediction import atrous, framed, multiply_adds, shift_and_stitch, unpadded
 from minifcn.models.fcn import FCN, FCN8s, FCN8sAtOnce, FCN16s, FCN32s, check_claim, construct, restore
 from minifcn.models.fcn_basic import FCNBasic
 from minifcn.models.onnx import to_onnx
+from minifcn.models.patch_classifier import PatchClassifier, patches_around
 from minifcn.models.surgery import Transplant, load_pretrained
 from minifcn.models.vgg import VGG, VGG11, VGG13, VGG16, VGG19
 
@@ -62,11 +64,18 @@ __all__ = [
     "FCN16s",
     "FCN32s",
     "FCNBasic",
+    "PatchClassifier",
     "Transplant",
+    "atrous",
     "build",
     "check_known",
+    "framed",
     "from_weights",
     "load_pretrained",
+    "multiply_adds",
+    "patches_around",
+    "shift_and_stitch",
     "surgery",
     "to_onnx",
+    "unpadded",
 ]

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from minifcn import nn, ops
 from minifcn.autograd.tensor import Tensor, no_grad
 from minifcn.errors import UsageError
 from minifcn.models.fcn import FCN
+from minifcn.models.fcn_basic import LEVELS, FCNBasic
 from minifcn.models.surgery import fully_convolutional
 from minifcn.models.vgg import VGG
 from minifcn.ops.geometry import ConvGeometry, Size, pair
@@ -34,6 +35,7 @@ from minifcn.ops.pool import pooling_geometry
 
 Pair = tuple[int, int]  # (height, width)
 NO_FRAME = ((0, 0), (0, 0))
+Network: TypeAlias = "VGG | FCN | FCNBasic | Chain"
 
 
 @dataclass(frozen=True)
@@ -92,19 +94,21 @@ class Chain(nn.Module):
                 setattr(self, layer.name, layer.operation)
 
     @classmethod
-    def of(cls, network: VGG | FCN | Chain) -> Chain:
+    def of(cls, network: Network) -> Chain:
         """A network from the image to its coarsest scores, as it is, paddings included; dropout is left out.
 
         Of a VGG to fc8, with dense layers as convolutions (`surgery.fully_convolutional`: these are copies). Of an FCN
-        to score_fr: no skips and no upsampling.
+        to score_fr, of FCN-Basic to score_pool4: no skips and no upsampling.
         """
         if isinstance(network, Chain):
             return network
         if isinstance(network, VGG):
             network = network if network.fully_convolutional else fully_convolutional(network)
-            return cls(tuple(_layers(network, last="fc8")))
+            return cls([*_vgg_layers(network), _convolution(network, "fc8")])
         if isinstance(network, FCN):
-            return cls(tuple(_layers(network, last="score_fr")))
+            return cls([*_vgg_layers(network), _convolution(network, "score_fr")])
+        if isinstance(network, FCNBasic):
+            return cls([*_basic_layers(network), _convolution(network, f"score_pool{LEVELS[-1]}")])
         raise UsageError(
             f"dense prediction: {type(network).__name__} is neither a VGG nor an FCN; put its layers into a Chain."
         )
@@ -134,7 +138,8 @@ class Chain(nn.Module):
         return stride, field
 
 
-def _layers(network: VGG | FCN, last: str) -> Iterator[Layer]:
+def _vgg_layers(network: VGG | FCN) -> Iterator[Layer]:
+    """conv1_1 to fc7."""
     for layer in network.trunk:
         if layer.pooling:
             yield Layer(layer.name, ops.max_pool2d, (2, 2), (2, 2), ceil_mode=network.ceil_pooling)
@@ -142,18 +147,28 @@ def _layers(network: VGG | FCN, last: str) -> Iterator[Layer]:
             yield from _activated(network, layer.name)
     yield from _activated(network, "fc6")
     yield from _activated(network, "fc7")
-    yield Layer.of_convolution(last, getattr(network, last))
 
 
-def _activated(network: VGG | FCN, name: str) -> Iterator[Layer]:
+def _basic_layers(network: FCNBasic) -> Iterator[Layer]:
+    """conv1 to pool4."""
+    for level in LEVELS:
+        yield from _activated(network, f"conv{level}")
+        yield Layer(f"pool{level}", ops.max_pool2d, (2, 2), (2, 2), ceil_mode=True)
+
+
+def _convolution(network: nn.Module, name: str) -> Layer:
+    return Layer.of_convolution(name, getattr(network, name))
+
+
+def _activated(network: nn.Module, name: str) -> Iterator[Layer]:
     """A convolution, its batch normalisation if there is one, ReLU."""
-    yield Layer.of_convolution(name, getattr(network, name))
-    if network.batch_norm:
+    yield _convolution(network, name)
+    if hasattr(network, f"{name}_bn"):
         yield Layer(f"{name}_bn", getattr(network, f"{name}_bn"))
     yield Layer(f"{name}_relu", ops.relu)
 
 
-def unpadded(network: VGG | FCN | Chain) -> Chain:
+def unpadded(network: Network) -> Chain:
     """The network without padding, in the layers or around the image: a function of windows.
 
     (N, C, R, R) -> (N, K, 1, 1) with R the receptive field, and a map of scores for larger images. Weights are shared.
@@ -170,7 +185,7 @@ def unpadded(network: VGG | FCN | Chain) -> Chain:
     return Chain([replace(layer, padding=(0, 0), ceil_mode=False) for layer in layers])
 
 
-def framed(network: VGG | FCN | Chain) -> Chain:
+def framed(network: Network) -> Chain:
     """The unpadded network on an image in a frame of R − 1 zeros: (N, C, H, W) -> (N, K, ⌈H/s⌉, ⌈W/s⌉) for stride s.
 
     Score (i, j) belongs to the pixel (s·i, s·j) and is what the window around it gets. Around pixel (y, x) that is the
@@ -187,7 +202,7 @@ def frame_of_windows(size: Pair) -> tuple[Pair, Pair]:
     return ((height - 1) // 2, height // 2), ((width - 1) // 2, width // 2)
 
 
-def shift_and_stitch(network: VGG | FCN | Chain, image: Tensor) -> Tensor:
+def shift_and_stitch(network: Network, image: Tensor) -> Tensor:
     """Scores of every pixel from a network of stride s, run on s² shifted images: (N, C, H, W) -> (N, K, H, W).
 
     Shifted by (i, j), the image gives the scores of the pixels (i, j), (i + s, j), …: each s-th row and column of the
@@ -209,7 +224,7 @@ def shift_and_stitch(network: VGG | FCN | Chain, image: Tensor) -> Tensor:
     return Tensor(stitched, device=image.device)
 
 
-def atrous(network: VGG | FCN | Chain) -> Chain:
+def atrous(network: Network) -> Chain:
     """The same network with every stride removed and all later kernels dilated by it: (N, C, H, W) -> (N, K, H, W).
 
     Without a stride of 2 there are twice as many rows, and those that a later kernel saw side by side lie two apart;
@@ -227,11 +242,11 @@ def _times(one: Pair, other: Pair) -> Pair:
     return one[0] * other[0], one[1] * other[1]
 
 
-def multiply_adds(network: VGG | FCN | Chain, image_size: Size) -> int:
+def multiply_adds(network: Network, image_size: Size) -> int:
     """Multiplications (each with its addition) of all convolutions for one image of this size; products with the zeros
     of a padding count, as everywhere in the field. Biases, batch normalisation, ReLU and pooling do not.
 
-    A VGG is counted up to fc8 and an FCN up to score_fr, as they are; `framed`, `atrous` or `unpadded` ones likewise.
+    A network is counted as far as `Chain.of` goes, as it is; `framed`, `atrous` or `unpadded` ones likewise.
     Raises ShapeError if the image is smaller than a window.
     """
     chain, count = Chain.of(network), 0

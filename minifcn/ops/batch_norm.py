@@ -6,7 +6,7 @@ from typing import Any
 from minifcn.autograd.function import Context, Function
 from minifcn.autograd.tensor import Tensor
 from minifcn.backend import Array, Backend
-from minifcn.errors import ShapeError, UsageError
+from minifcn.errors import DtypeError, ShapeError, UsageError
 
 
 class BatchNorm(Function):
@@ -51,14 +51,14 @@ class BatchNorm(Function):
 
         def differentiate(channels: slice) -> None:
             g, out = _as_rows(grad, channels), _as_rows(grad_x, channels)
-            xp.subtract(_as_rows(x, channels), mean[channels, None], out=out)
-            out *= rate[channels, None]  # x̂
+            r = rate[channels]
+            xp.subtract(_as_rows(x, channels), mean[channels, None], out=out)  # x̂ / r; the r comes with the sums
             grad_bias[channels] = g.sum(axis=(0, 2))
-            grad_weight[channels] = xp.einsum("ncp,ncp->c", g, out)
-            out *= (grad_weight[channels] / -count)[:, None]
+            grad_weight[channels] = xp.einsum("ncp,ncp->c", g, out) * r
+            out *= (grad_weight[channels] * r / -count)[:, None]
             out += g
             out -= (grad_bias[channels] / count)[:, None]
-            out *= (weight[channels] * rate[channels])[:, None]
+            out *= (weight[channels] * r)[:, None]
 
         ctx.backend.map(differentiate, _channel_blocks(ctx.backend, x))
         return grad_x, grad_weight, grad_bias
@@ -83,7 +83,8 @@ class ScaleShift(Function):
             out += shift[channels, None]
 
         ctx.backend.map(apply, _channel_blocks(ctx.backend, x))
-        ctx.save(x, weight, mean, rate)
+        learns = any(ctx.needs_input_grad[1:])  # frozen normalisation needs no x, whose memory is then free again
+        ctx.save(x if learns else None, weight, mean, rate)
         return y
 
     @staticmethod
@@ -92,7 +93,7 @@ class ScaleShift(Function):
         axes = (0, *range(2, x.ndim))
         per_channel = (-1, *(1,) * (x.ndim - 2))  # (C,) -> (C, 1, …)
         grad_x = grad * (weight * rate).reshape(per_channel) if ctx.needs_input_grad[0] else None
-        if not any(ctx.needs_input_grad[1:]):
+        if x is None:
             return grad_x, None, None
         normalised = (x - mean.reshape(per_channel)) * rate.reshape(per_channel)
         return grad_x, xp.sum(grad * normalised, axis=axes), grad.sum(axis=axes)
@@ -118,11 +119,12 @@ def batch_norm(
     eps: added to the variance, against division by zero.
 
     Raises ShapeError for arguments that are not (C,), and in training for channels of a single number, which have no
-    variance: a map of 1×1 in a batch of one. UsageError for a momentum outside 0..1 or an eps that is not above 0.
+    variance: a map of 1×1 in a batch of one. DtypeError for arguments of another dtype than x. UsageError for a
+    momentum outside 0 to 1, or an eps that is not above 0.
     Source: Ioffe and Szegedy 2015, algorithms 1 and 2.
     """
-    if x.ndim < 2:
-        raise ShapeError(f"batch_norm: the input has shape {tuple(x.shape)}; (N, C, …) is expected.")
+    if x.ndim < 2 or x.size == 0:
+        raise ShapeError(f"batch_norm: the input has shape {tuple(x.shape)}; (N, C, …) is expected, and no length of 0.")
     for name, value in (
         ("weight", weight),
         ("bias", bias),
@@ -134,11 +136,16 @@ def batch_norm(
                 f"batch_norm: {name} has shape {tuple(value.shape)}, but the input {tuple(x.shape)} has {x.shape[1]} "
                 f"channels; ({x.shape[1]},) is expected."
             )
+    if not running_mean.dtype == running_var.dtype == x.dtype:
+        raise DtypeError(
+            f"batch_norm: running_mean is {running_mean.dtype}, running_var {running_var.dtype}, the input {x.dtype}, "
+            "and nothing is promoted silently; convert a whole module with module.astype(dtype)."
+        )
     if not 0 <= momentum <= 1 or not eps > 0:
         raise UsageError(f"batch_norm: momentum {momentum} and eps {eps}; 0 to 1, and above 0, are expected.")
     if not training:
         rate = 1 / x.backend.xp.sqrt(running_var + eps)
-        return ScaleShift.apply(x, weight, bias, mean=running_mean, rate=rate)
+        return ScaleShift.apply(x, weight, bias, mean=running_mean.copy(), rate=rate)  # training moves it in place
     count = x.shape[0] * math.prod(x.shape[2:])
     if count < 2:
         raise ShapeError(

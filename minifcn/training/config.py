@@ -37,7 +37,8 @@ class Config:
     validated on; group: the part of a name that tells its group (data.groups_of), of which none is divided.
     size: (height, width) that pictures are scaled to, or None for their own (96×96 for shapes).
     fc_width: 0 means 64·width. batch_norm: "none", "train", or "frozen" at the values of `weights`.
-    loss, class_weights, keep_pixels: see losses.segmentation_loss. reduction: "mean" over pixels, or "sum".
+    loss, class_weights, keep_pixels: see losses.segmentation_loss. class_weight_power: what the weights are raised to.
+    reduction: "mean" over pixels, or "sum".
     accumulate: batches whose gradients are added up for one step. jitter: of colours, see data.Augment.
     warm_up: steps over which the learning rate rises; step_every, step_factor: of the schedule "step".
     See `python -m minifcn.train --help` for the rest.
@@ -76,6 +77,7 @@ class Config:
     step_factor: float = 0.1
     loss: str = "cross-entropy"
     class_weights: str = "none"
+    class_weight_power: float = 1.0
     keep_pixels: float = 1.0
     reduction: str = "mean"
     batch_size: int = 4
@@ -134,7 +136,11 @@ class Config:
         for name, value in {"--dropout": self.dropout, "--momentum": self.momentum, "--jitter": self.jitter}.items():
             if not 0 <= value < 1:
                 raise UsageError(f"{name} {value}: a number from 0 to below 1 is needed.")
-        for name, value in {"--keep-pixels": self.keep_pixels, "--step-factor": self.step_factor}.items():
+        for name, value in {
+            "--keep-pixels": self.keep_pixels,
+            "--step-factor": self.step_factor,
+            "--class-weight-power": self.class_weight_power,
+        }.items():
             if not 0 < value <= 1:
                 raise UsageError(f"{name} {value}: a number above 0, at most 1, is needed.")
         for name, value in {"--lr": max(self.lr), "--weight-decay": self.weight_decay}.items():

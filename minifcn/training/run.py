@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from minifcn import models, weights
@@ -182,7 +183,7 @@ class Run:
             return []
         most = COUNTED if config.data == "shapes" else None
         counts = count_pixels(self.train_set, size=scaled_size(self.config), most=most, progress=self._counting)
-        found = class_weights(counts, config.class_weights)
+        found = class_weights(counts, config.class_weights) ** np.float32(config.class_weight_power)
         named = zip(self.train_set.classes, found, strict=True)
         self.say(f"class weights ({config.class_weights}): " + ", ".join(f"{name} {w:.3g}" for name, w in named))
         return [float(weight) for weight in found]

@@ -75,6 +75,7 @@ def test_every_error_is_printed_with_its_remedy_and_ends_in_1(here):
     assert "11 errors, 0 warnings" in process.stdout
     for words in ("000.png: this image has no mask", "is empty", "label 7 in 1536 pixels", "… and 4 more"):
         assert process.stdout.count(words) >= 1, process.stdout
+    assert process.stdout.count("label 7 in 1536 pixels") == 5
     for remedy in ("Give both one name", "Replace it or take it out", "Add the class to classes.txt"):
         assert process.stdout.count(remedy) == 1, process.stdout
     written = json.loads((here / "all.json").read_text())

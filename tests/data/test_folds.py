@@ -105,6 +105,8 @@ def test_names_without_a_group_are_listed():
         groups_of(names, r"(p\d)_")
     with pytest.raises(UsageError, match=r"in 1 of 2 names: x\."):  # the parentheses took no part, or matched nothing
         groups_of(["p1", "x"], r"(p\d)?")
+    with pytest.raises(UsageError, match=r"in 1 of 2 names: _x\."):
+        groups_of(["p1_x", "_x"], r"(.*)_")
 
 
 @pytest.mark.parametrize(("pattern", "message"), [("(p", "not a regular expression"), ("p[0-9]", "has no parentheses")])

@@ -145,3 +145,13 @@ def test_an_interval_holds_the_true_figure_as_often_as_it_says():
             held[name] += low <= true <= high
     for name, count in held.items():
         assert 0.9 - 0.06 < count / sets < 0.9 + 0.05, f"{name}, seed 9"
+
+
+def test_a_resample_without_the_class_says_nothing_about_it():
+    """A class in 2 of 12 images is absent from one resample in ten; as an IU of 0 it would pull the interval down."""
+    evaluation = evaluation_of(*[RIGHT] * 10, num_classes=3)
+    for _ in range(2):
+        evaluation.update(np.array([[2, 2]]), np.array([[2, 2]]))
+    intervals = evaluation.intervals()
+    assert intervals.class_iu == [None, (1, 1), (1, 1)]
+    assert intervals.class_accuracy == [None, (1, 1), (1, 1)]

@@ -67,6 +67,14 @@ def image_of(height, width, channels=2, batch=1):
     return Tensor(np.random.default_rng([height, width]).normal(size=(batch, channels, height, width)))
 
 
+def filled(network):
+    """Random numbers everywhere, variances above zero, in evaluation mode."""
+    for name, parameter in fill(network).named_parameters():
+        if name.endswith("running_var"):
+            parameter.data = np.abs(parameter.data) + 0.5
+    return network.eval()
+
+
 def window_by_window(network, image):
     """The definition: each pixel's window cut from the image with zeros around, and given to the network alone."""
     window, (height, width) = unpadded(network), image.shape[2:]
@@ -133,21 +141,14 @@ REAL = {
     "vgg11, batch normalisation": lambda: models.VGG11(num_classes=3, width=1, batch_norm=True),
     "fcn32s": lambda: models.FCN32s(num_classes=3, width=1),
     "fcn8s, batch normalisation": lambda: models.FCN8s(num_classes=3, width=1, geometry="same", batch_norm=True),
+    "fcn-basic": lambda: models.FCNBasic(num_classes=3, width=2),
 }
-
-
-def filled(name):
-    network = fill(REAL[name]()).eval()
-    for parameter_name, parameter in network.named_parameters():
-        if parameter_name.endswith("running_var"):
-            parameter.data = np.abs(parameter.data) + 0.5
-    return network
 
 
 @pytest.mark.parametrize("name", REAL)
 def test_the_published_networks(name):
     """A layer left out, in the wrong place, or with its padding."""
-    network, image = filled(name), image_of(2, 3, channels=3)
+    network, image = filled(REAL[name]()), image_of(2, 3, channels=3)
     with no_grad():
         holes = atrous(network)(image).data
         assert_allclose(holes, window_by_window(network, image), rtol=0, atol=1e-10)
@@ -162,6 +163,8 @@ def test_receptive_field_and_stride_of_the_published_networks():
     assert (chain.receptive_field, chain.stride) == ((404, 404), (32, 32))
     at_pool5 = [layer.name for layer in chain.layers].index("pool5")
     assert Chain(chain.layers[: at_pool5 + 1]).receptive_field == (212, 212)
+    basic = unpadded(models.FCNBasic(width=1).eval())
+    assert (basic.receptive_field, basic.stride) == ((106, 106), (16, 16))
     holes = atrous(models.FCN16s(width=1))
     assert (holes.receptive_field, holes.stride) == ((404, 404), (1, 1))
 
@@ -179,16 +182,24 @@ def test_a_chain_of_a_classifier_is_the_classifier(geometry, size):
 @pytest.mark.parametrize("geometry", ["paper", "same"])
 def test_a_chain_of_an_fcn_leads_to_its_score_layer(geometry):
     """The same with batch normalisation, up to score_fr; FCN-32s enlarges that and crops."""
-    network = fill(models.FCN32s(3, width=1, geometry=geometry, batch_norm=True)).eval()
-    for name, parameter in network.named_parameters():
-        if name.endswith("running_var"):
-            parameter.data = np.abs(parameter.data) + 0.5
+    network = filled(models.FCN32s(3, width=1, geometry=geometry, batch_norm=True))
     image = image_of(45, 70, channels=3)
     with no_grad():
         enlarged = network.upscore(Chain.of(network)(image))
         expected = network(image)
         assert_allclose(ops.crop(enlarged, network.crops["upscore"], (45, 70)).data, expected.data, rtol=0, atol=1e-12)
     assert expected.data.std() > 1e-4
+
+
+def test_a_chain_of_fcn_basic_leads_to_its_last_score_layer():
+    """The same for the network of the SegNet paper; without skips, the rest is four doublings and crops."""
+    network, image = filled(models.FCNBasic(3, width=2, skips="none")), image_of(16, 48, channels=3)
+    with no_grad():
+        scores = Chain.of(network)(image)
+        for level in (4, 3, 2, 1):
+            scores = getattr(network, f"upscore_pool{level}")(scores)
+        assert_allclose(scores.data, network(image).data, rtol=0, atol=1e-12)
+    assert scores.data.std() > 1e-4
 
 
 def test_where_no_window_reaches_the_edge_padding_makes_no_difference():

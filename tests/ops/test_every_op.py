@@ -1,6 +1,7 @@
 """What is promised of every operation: dtypes are kept, nothing that others hold is changed, nothing is promoted."""
 
 import inspect
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +18,11 @@ WEIGHT = np.array([1.0, 2.0, 3.0])
 
 def dropped(drop):
     return lambda x: drop(x, 0.5, generator=np.random.default_rng(0))
+
+
+def normalised(x, weight, bias, *, training):
+    mean, variance = (np.full(x.shape[1], value, x.dtype) for value in (1, 2))
+    return ops.batch_norm(x, weight, bias, running_mean=mean, running_var=variance, training=training)
 
 
 # name: (function of Tensors, shapes of its inputs); together they apply every Function there is.
@@ -51,8 +57,11 @@ CASES = {
     "conv_transpose2d": (lambda *inputs: ops.conv_transpose2d(*inputs, stride=2), [(2, 4, 3, 3), (4, 2, 4, 4), (2,)]),
     "max_pool2d": (lambda x: ops.max_pool2d(x, 2, ceil_mode=True), [(1, 2, 5, 5)]),
     "max_pool2d with indices": (lambda x: ops.max_pool2d(x, 2, return_indices=True)[0], [(1, 2, 5, 5)]),
+    "batch_norm, training": (partial(normalised, training=True), [(2, 3, 2, 2), (3,), (3,)]),
+    "batch_norm, evaluation": (partial(normalised, training=False), [(2, 3, 2, 2), (3,), (3,)]),
     "loss, mean": (lambda x: ops.softmax_cross_entropy(x, LABELS, weight=WEIGHT), [(1, 3, 2, 3)]),
     "loss, none": (lambda x: ops.softmax_cross_entropy(x, LABELS, reduction="none"), [(1, 3, 2, 3)]),
+    "dice_loss": (lambda x: ops.dice_loss(x, LABELS, weight=WEIGHT), [(1, 3, 2, 3)]),
 }
 every_op = pytest.mark.parametrize("name", CASES)
 
