@@ -81,6 +81,13 @@ class Backend:
         """How much of an array to work on at a time, where it is read and written several times: what a cache holds."""
         return 2**20
 
+    def channel_blocks(self, x: Array) -> list[slice]:
+        """The channels of x (N, C, …) in blocks of about block_bytes, at least one for each worker: items for `map`."""
+        channels = x.shape[1]
+        most = max(1, self.block_bytes // max(1, x.nbytes // max(1, channels)))
+        width = max(1, min(most, -(-channels // self.workers)))
+        return [slice(first, min(first + width, channels)) for first in range(0, channels, width)]
+
     def map(self, function: Callable[[Item], Result], items: Iterable[Item], *, large: bool = False) -> list[Result]:
         """`[function(item) for item in items]`, spread over the CPU's threads; results in the order of the items.
 

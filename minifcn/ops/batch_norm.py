@@ -5,7 +5,7 @@ from typing import Any
 
 from minifcn.autograd.function import Context, Function
 from minifcn.autograd.tensor import Tensor
-from minifcn.backend import Array, Backend
+from minifcn.backend import Array
 from minifcn.errors import DtypeError, ShapeError, UsageError
 
 
@@ -38,7 +38,7 @@ class BatchNorm(Function):
             out *= (weight[channels] / xp.sqrt(variance[channels] + eps))[:, None]
             out += bias[channels, None]
 
-        ctx.backend.map(normalise, _channel_blocks(ctx.backend, x))
+        ctx.backend.map(normalise, ctx.backend.channel_blocks(x))
         ctx.save(x, weight, mean, 1 / xp.sqrt(variance + eps))
         return y, mean, variance
 
@@ -60,7 +60,7 @@ class BatchNorm(Function):
             out -= (grad_bias[channels] / count)[:, None]
             out *= (weight[channels] * r)[:, None]
 
-        ctx.backend.map(differentiate, _channel_blocks(ctx.backend, x))
+        ctx.backend.map(differentiate, ctx.backend.channel_blocks(x))
         return grad_x, grad_weight, grad_bias
 
 
@@ -82,7 +82,7 @@ class ScaleShift(Function):
             xp.multiply(_as_rows(x, channels), scale[channels, None], out=out)
             out += shift[channels, None]
 
-        ctx.backend.map(apply, _channel_blocks(ctx.backend, x))
+        ctx.backend.map(apply, ctx.backend.channel_blocks(x))
         learns = any(ctx.needs_input_grad[1:])  # frozen normalisation needs no x, whose memory is then free again
         ctx.save(x if learns else None, weight, mean, rate)
         return y
@@ -90,8 +90,8 @@ class ScaleShift(Function):
     @staticmethod
     def backward(ctx: Context, grad: Array) -> tuple[Array | None, Array | None, Array | None]:
         (x, weight, mean, rate), xp = ctx.saved, ctx.backend.xp
-        axes = (0, *range(2, x.ndim))
-        per_channel = (-1, *(1,) * (x.ndim - 2))  # (C,) -> (C, 1, …)
+        axes = (0, *range(2, grad.ndim))
+        per_channel = (-1, *(1,) * (grad.ndim - 2))  # (C,) -> (C, 1, …)
         grad_x = grad * (weight * rate).reshape(per_channel) if ctx.needs_input_grad[0] else None
         if x is None:
             return grad_x, None, None
@@ -162,11 +162,3 @@ def _as_rows(array: Array, channels: slice) -> Array:
     """Some channels of (N, C, …) as (N, c, positions), without a copy if the array is contiguous."""
     part = array[:, channels]
     return part.reshape(*part.shape[:2], -1)
-
-
-def _channel_blocks(backend: Backend, x: Array) -> list[slice]:
-    """The channels in blocks that stay in the cache while they are read and written several times."""
-    channels = x.shape[1]
-    most = max(1, backend.block_bytes // max(1, x.nbytes // channels))
-    width = min(most, -(-channels // backend.workers))
-    return [slice(first, min(first + width, channels)) for first in range(0, channels, width)]

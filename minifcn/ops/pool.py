@@ -22,39 +22,48 @@ class MaxPool2d(Function):
     @staticmethod
     def forward(ctx: Context, x: Array, *, geometry: ConvGeometry, want_winners: bool) -> Any:
         ctx.geometry, ctx.shape = geometry, x.shape
-        if not (want_winners or ctx.needs_input_grad[0]):
-            return _largest(ctx.backend, x, geometry, None)
-        winners = _first_inside(ctx.backend, geometry, x.shape[:2])
-        largest = _largest(ctx.backend, x, geometry, winners)
-        ctx.save(winners)
+        largest = ctx.backend.xp.empty((*x.shape[:2], *geometry.output_size), x.dtype)
+        keep = want_winners or ctx.needs_input_grad[0]
+        winners = _first_inside(ctx.backend, geometry, x.shape[:2]) if keep else None
+
+        def pool(channels: slice) -> None:
+            own_winners = None if winners is None else winners[:, channels]
+            _pool(ctx.backend, x[:, channels], geometry, largest[:, channels], own_winners)
+
+        ctx.backend.map(pool, ctx.backend.channel_blocks(x))
+        if winners is not None:
+            ctx.save(winners)
         return (largest, winners) if want_winners else largest
 
     @staticmethod
     def backward(ctx: Context, grad: Array) -> Array:
         (winners,), geometry, xp = ctx.saved, ctx.geometry, ctx.backend.xp
         padded = xp.zeros((*ctx.shape[:2], *_padded_size(geometry)), grad.dtype)
-        for place, window in enumerate(_windows(geometry)):
-            padded[window] += grad * (winners == place)
+
+        def route(channels: slice) -> None:
+            for place, window in enumerate(_windows(geometry)):
+                padded[:, channels][window] += grad[:, channels] * (winners[:, channels] == place)
+
+        ctx.backend.map(route, ctx.backend.channel_blocks(padded))
         (top, left), (height, width) = geometry.padding, geometry.input_size
         return padded[:, :, top : top + height, left : left + width]
 
 
-def _largest(backend: Backend, x: Array, geometry: ConvGeometry, winners: Array | None) -> Array:
-    """The maximum over each window, place by place; `winners`, if given, is set to the place where it was found."""
+def _pool(backend: Backend, x: Array, geometry: ConvGeometry, largest: Array, winners: Array | None) -> None:
+    """Set `largest` to the maximum over each window, place by place; and `winners`, if given, to where it was found."""
     xp, (height, width) = backend.xp, geometry.input_size
     padded, size = x, _padded_size(geometry)
     if size != (height, width):  # −inf, and not 0, so that padding never wins over a negative number
         top, left = geometry.padding
         padded = xp.full((*x.shape[:2], *size), -xp.inf, x.dtype)
         padded[:, :, top : top + height, left : left + width] = x
-    largest = xp.full((*x.shape[:2], *geometry.output_size), -xp.inf, x.dtype)
+    largest[...] = -xp.inf
     for place, window in enumerate(_windows(geometry)):
         candidate = padded[window]
         if winners is not None:
             # The second condition is true for NaN only: it wins, as the maximum below says too.
             xp.copyto(winners, place, where=(candidate > largest) | (candidate != candidate))
         xp.maximum(largest, candidate, out=largest)  # a NaN stays
-    return largest
 
 
 def _padded_size(geometry: ConvGeometry) -> tuple[int, int]:
