@@ -12,7 +12,7 @@ from minifcn.commands import Parser, run_command
 from minifcn.downloads import CACHE_VARIABLE, cache_folder
 from minifcn.errors import UsageError, WeightsError
 from minifcn.files import write_atomically
-from minifcn.models import FCN, FCN8s, FCN8sAtOnce, to_onnx
+from minifcn.models import FCN, FCN8s, FCN8sAtOnce, FCNBasic, to_onnx
 from minifcn.weights import WeightFile, export
 from minifcn.weights.catalogue import CATALOGUE
 from minifcn.weights.file import OWN_NAMES
@@ -171,6 +171,12 @@ def _for_classes(path: Path, file: WeightFile, classes: int) -> WeightFile:
 def _write(path: Path, file: WeightFile, arguments: argparse.Namespace) -> None:
     if arguments.to != OWN_NAMES and not file.architecture:
         raise WeightsError(f"--to {arguments.to}: {path} holds neither a VGG nor an FCN that minifcn knows.")
+    if arguments.to in ("torchvision", "caffe-names") and file.architecture["name"] == FCNBasic.name:
+        raise WeightsError(
+            f"--to {arguments.to}: {path} holds {FCNBasic.name}, which others do not have; use --to onnx."
+        )
+    if arguments.to != OWN_NAMES and file.architecture.get("batch_norm"):
+        file = _without_batch_norm(path, file)
     if arguments.to == "onnx":
         about = {"preprocessing": json.dumps(file.preprocessing.to_dict()), "record": json.dumps(file.record)}
         write_atomically(arguments.out, to_onnx(models.from_weights(path, file), metadata=about))
@@ -193,15 +199,27 @@ def _write(path: Path, file: WeightFile, arguments: argparse.Namespace) -> None:
     )
 
 
+def _without_batch_norm(path: Path, file: WeightFile) -> WeightFile:
+    """The same network as other programs have it: those that published it trained it without."""
+    model = models.from_weights(path, file)
+    try:
+        model = models.surgery.fold_batch_norm(model)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    print("batch normalisation is folded into the layers before it; the scores are the same, in evaluation")
+    return WeightFile(model.state_dict(), model.architecture, file.preprocessing, file.record)
+
+
 def _next(arguments: argparse.Namespace, file: WeightFile) -> str:
     out = shlex.quote(str(arguments.out))
-    is_fcn = bool(file.architecture) and issubclass(models.MODELS[file.architecture["name"]], FCN)
+    network = models.MODELS[file.architecture["name"]] if file.architecture else None
+    is_fcn = network is not None and issubclass(network, FCN | FCNBasic)
     if arguments.to == "onnx":
         return f"next: onnxruntime.InferenceSession({str(arguments.out)!r}); its input is preprocessed as said above"
     if arguments.to != OWN_NAMES or not file.architecture:
         strict = ", strict=False" if is_fcn and arguments.to == "torchvision" else ""
         return f"next: module.load_state_dict(safetensors.torch.load_file({str(arguments.out)!r}){strict})"
-    if "fc6.weight" not in file.tensors or "fc7.weight" not in file.tensors:
+    if network is not FCNBasic and not {"fc6.weight", "fc7.weight"} <= file.tensors.keys():
         return "note: fc6 and fc7 are missing, from which an FCN starts; train --weights will not take this file"
     if is_fcn and arguments.classes is None:
         return f"next: python -m minifcn.evaluate {out} --data …, or python -m minifcn.train --weights {out} --data …"

@@ -5,13 +5,14 @@ Without arguments: the four stages of the paper in miniature, on pictures drawn 
 
 import argparse
 import sys
+import textwrap
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from minifcn import data, models, weights
 from minifcn.commands import ACCEPTED_DATA, Parser, parse_size, run_command
-from minifcn.errors import UsageError
+from minifcn.errors import UsageError, WeightsError
 from minifcn.metrics import figures_table, summary_table
 from minifcn.models.fcn import GEOMETRIES, LEARNED_UPSAMPLING, SKIPS
 from minifcn.training import RECIPES, Config, Run, resolve
@@ -21,7 +22,6 @@ from minifcn.training.config import (
     CLASSIFIER,
     FCN_STAGES,
     OPTIMIZERS,
-    PER_STAGE,
     read_values,
 )
 from minifcn.training.cross_validation import CrossValidation, cross_validate
@@ -42,15 +42,15 @@ EPILOG = """examples:
   python -m minifcn.train --out runs/mine --resume
       go on where that run was stopped
 
-What an option says wins over the file of --config, that over the recipe. The recipes:
+What an option says wins over the file of --config, that over the recipe, that over the defaults above. The recipes:
 RECIPES
 
 Ctrl-C saves a checkpoint and stops. Exit codes: 0 done, 1 the run failed, 2 wrong usage, 130 interrupted."""
 
 
 def make_parser() -> Parser:
-    recipes = "\n".join(f"  {name}\n      {about_recipe(name)}" for name in RECIPES)
-    epilog = EPILOG.replace("RECIPES", recipes)
+    recipes = [f"  {name}\n{textwrap.indent(textwrap.fill(about_recipe(name), 100), ' ' * 6)}" for name in RECIPES]
+    epilog = EPILOG.replace("RECIPES", "\n".join(recipes))
     parser = Parser("train", "Train a fully convolutional network for semantic segmentation.", epilog)
     _add_network(parser)
     _add_training(parser)
@@ -62,25 +62,29 @@ def make_parser() -> Parser:
 
 
 def _add_network(parser: Parser) -> None:
-    add = parser.add_argument_group("what to train").add_argument
+    group = parser.add_argument_group("what to train")
+    add = group.add_argument
     recipe = "choices by name, see below (default: miniature on shapes, fine-tune with --weights, else from-scratch)"
     add("--recipe", choices=RECIPES, help=recipe)
     add("--config", type=Path, metavar="FILE", help="choices from a TOML file, such as the config.toml of a run")
     pretrained = "weights to start from: a VGG classifier or an FCN, in any container that convert reads"
     add("--weights", metavar="FILE", help=pretrained)
+    networks = group.add_mutually_exclusive_group()
     stages = "networks to train one after the other, each from the one before: classifier, 32s, 16s, 8s, 8s-at-once"
-    add("--stages", type=parse_stages, metavar="NAME,NAME,…", help=stages)
-    add("--model", choices=FCN_STAGES, help="train only this; short for one stage")
-    add("--width", type=int, help="channels of the first convolutions; VGG16 has 64 (default: the recipe's, or file's)")
-    add("--fc-width", type=int, help="channels of fc6 and fc7; 0 for 64 times the width, as VGG16 has")
-    geometry = "paper: pad by 100 pixels, as the released networks; same: far cheaper on small pictures"
+    networks.add_argument("--stages", type=parse_stages, metavar="NAME,NAME,…", help=stages)
+    networks.add_argument("--model", choices=FCN_STAGES, help="train only this; short for --stages with one name")
+    width = "channels of the first convolutions; VGG16 has 64 (default: 16; with --weights, the file's)"
+    add("--width", type=int, metavar="N", help=width)
+    fc_width = "channels of fc6 and fc7; 0 for 64 times the width, as VGG16 has (default: 0)"
+    add("--fc-width", type=int, metavar="N", help=fc_width)
+    geometry = "paper: pad by 100 pixels, as the released networks; same: far cheaper on small pictures (default: same)"
     add("--geometry", choices=tuple(GEOMETRIES), help=geometry)
     add("--skips", choices=SKIPS, help="whether the scores of finer layers are added, or there are none (default: add)")
     learned = "transposed convolutions to learn; the others stay bilinear (default: intermediate)"
     add("--learned-upsampling", choices=LEARNED_UPSAMPLING, help=learned)
-    normalisation = "batch normalisation: none, train, or frozen at the values of --weights"
+    normalisation = "batch normalisation: none, train, or frozen at the values of --weights (default: none)"
     add("--batch-norm", choices=BATCH_NORM, help=normalisation)
-    add("--dropout", type=float, metavar="P", help="after fc6 and fc7")
+    add("--dropout", type=float, metavar="P", help="share of values dropped after fc6 and fc7 (default: 0.5)")
 
 
 def _add_training(parser: Parser) -> None:
@@ -90,23 +94,20 @@ def _add_training(parser: Parser) -> None:
     length.add_argument("--epochs", type=parse_whole, metavar="N", help=f"passes over the training set{for_stages}")
     length.add_argument("--steps", type=parse_whole, metavar="N", help=f"steps, in place of epochs{for_stages}")
     add = group.add_argument
-    add("--batch-size", type=int, help="pictures a batch")
+    add("--batch-size", type=int, metavar="N", help="pictures a batch (default: 4)")
     add("--accumulate", type=int, metavar="N", help="add up the gradients of N batches for each step (default: 1)")
     add("--lr", type=parse_numbers, metavar="RATE", help=f"learning rate; biases get twice as much{for_stages}")
-    add("--optimizer", choices=OPTIMIZERS)
-    add("--momentum", type=float, help="of sgd (default: 0.9)")
-    add("--weight-decay", type=float, help="of weights, not of biases (default: 0)")
-    add("--schedule", choices=tuple(SCHEDULES), help="of the learning rate: fixed, step, or poly, which falls to 0")
+    add("--optimizer", choices=OPTIMIZERS, help="(default: adam)")
+    add("--momentum", type=float, metavar="MU", help="of sgd (default: 0.9)")
+    add("--weight-decay", type=float, metavar="RATE", help="of weights, not of biases (default: 0)")
+    schedule = "of the learning rate: fixed, poly, which falls to 0, or step, in steps (default: poly)"
+    add("--schedule", choices=tuple(SCHEDULES), help=schedule)
     add("--warm-up", type=int, metavar="STEPS", help="let the learning rate rise over so many steps (default: 0)")
-    add(
-        "--step-every",
-        type=int,
-        metavar="STEPS",
-        help="with --schedule step: when it falls (default: at thirds) …",
-    )
-    add("--step-factor", type=float, metavar="FACTOR", help="… and to what part of it (default: 0.1)")
+    every = "with --schedule step: how often it falls; 0 for after each third of all steps (default: 0)"
+    add("--step-every", type=int, metavar="STEPS", help=every)
+    add("--step-factor", type=float, metavar="FACTOR", help="with --schedule step: to what part (default: 0.1)")
     drawn = "of drawn pictures, of the split of a folder without train and val, "
-    add("--seed", type=int, help=drawn + "of initial values, order, augmentation and dropout (default: 0)")
+    add("--seed", type=int, metavar="N", help=drawn + "of initial values, order, augmentation and dropout (default: 0)")
 
 
 def _add_loss(parser: Parser) -> None:
@@ -124,10 +125,10 @@ def _add_loss(parser: Parser) -> None:
 
 def _add_pictures(parser: Parser) -> None:
     add = parser.add_argument_group("pictures").add_argument
-    add("--data", help=f"{ACCEPTED_DATA} (default: shapes, drawn on the fly)")
+    add("--data", metavar="DATA", help=f"{ACCEPTED_DATA} (default: shapes, drawn on the fly)")
     add("--download", action="store_true", help="fetch the data set first, if it is one that is published")
-    add("--split", help="what to train on: the name of a part of the data (default: train)")
-    add("--val-split", help="what to measure on (default: val)")
+    add("--split", metavar="NAME", help="what to train on: the name of a part of the data (default: train)")
+    add("--val-split", metavar="NAME", help="what to measure on (default: val)")
     folds = "cross-validation: train N networks, each on all but an Nth of train and val, and measure it on that"
     add("--folds", type=int, metavar="N", help=folds)
     add("--fold", type=int, metavar="NUMBER", help="train only this one of the --folds, from 1")
@@ -138,17 +139,17 @@ def _add_pictures(parser: Parser) -> None:
     add("--crop", type=parse_size, metavar="HxW", help="train on random parts of this size")
     add("--scale", type=float, nargs=2, metavar=("MIN", "MAX"), help="train on pictures scaled by a random factor")
     add("--jitter", type=float, metavar="J", help="vary brightness, contrast and saturation by 1 ± J (default: 0)")
-    add("--flip", action=argparse.BooleanOptionalAction, help="mirror half of the pictures")
+    add("--flip", action=argparse.BooleanOptionalAction, help="mirror half of the pictures (default: yes)")
 
 
 def _add_run(parser: Parser) -> None:
     add = parser.add_argument_group("run").add_argument
     add("--out", type=Path, metavar="DIR", help="folder of the run (default: the first free runs/NAME-N)")
     add("--resume", action="store_true", help="go on from the checkpoint in --out; options may be left out")
-    validate = "measure on the val split every STEPS (default: at the end of a stage)"
+    validate = "measure on the val split every STEPS; 0 for only at the end of each stage (default: 0)"
     add("--validate-every", type=int, metavar="STEPS", help=validate)
-    add("--checkpoint-every", type=int, metavar="STEPS", help="(default: 100)")
-    add("--quiet", action="store_true", help="no progress, only the result")
+    add("--checkpoint-every", type=int, metavar="STEPS", help="save what --resume needs every STEPS (default: 100)")
+    add("--quiet", action="store_true", help="no progress, only warnings and the result")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -156,7 +157,7 @@ def main(arguments: argparse.Namespace) -> int:
     if "scale" in given:
         given["scale"] = tuple(given["scale"])
     if arguments.download:
-        given["data"] = data.download(given.get("data", "shapes"))
+        given["data"] = data.download(given.get("data", _written(arguments).get("data", "shapes")))
     config, out, pretrained = _configuration(given, arguments)
     options: dict[str, Any] = {
         "pretrained": pretrained,
@@ -174,7 +175,8 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"\nstopped; go on with: python -m minifcn.train --resume --out {out}", file=sys.stderr)
         raise
     labelling = [result for result in results if "mean_iu" in result]
-    print("\n" + summary_table(labelling, run.progress.baseline))
+    shown = [{**result, "intervals": {"mean_iu": result["intervals"]["mean_iu"]}} for result in labelling]
+    print("\n" + summary_table(shown, run.progress.baselines))
     print(f"\nwritten to {out}: model.safetensors, report.json, metrics.csv, curves.png, predictions.png, config.toml")
     print(f"next: python -m minifcn.predict {out / 'model.safetensors'} IMAGE... --out predictions")
     return 0
@@ -202,7 +204,7 @@ def _configuration(given: dict[str, Any], arguments: argparse.Namespace) -> tupl
         return saved, out, None
     if arguments.resume and out.exists() and any(out.iterdir()):
         raise UsageError(f"--resume: {out} holds no run (no config.toml); leave out --resume, and name another --out.")
-    path = given.get("weights") or (read_values(arguments.config).get("weights") if arguments.config else None)
+    path = given.get("weights", _written(arguments).get("weights"))
     pretrained = weights.load(path) if path else None
     if pretrained is not None:
         models.check_known(str(path), pretrained)
@@ -211,19 +213,21 @@ def _configuration(given: dict[str, Any], arguments: argparse.Namespace) -> tupl
     return config, out or _free_folder(config), pretrained
 
 
+def _written(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the file of --config says."""
+    return read_values(arguments.config) if arguments.config else {}
+
+
 def _check_same(saved: Config, given: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """UsageError if the command line asks for anything else than the run that is to be resumed."""
-    if "model" in given:
-        given["stages"] = (given.pop("model"),)
-    for key in PER_STAGE:
-        if len(given.get(key, ())) == 1:
-            given[key] *= len(saved.stages)
-    if arguments.recipe or arguments.config:
-        wanted = vars(resolve(given, recipe=arguments.recipe, file=arguments.config))
-        given = {key: wanted[key] for key in wanted if key not in ("width", "fc_width", "geometry") or key in given}
-    differing = [
-        f"{key} is {getattr(saved, key)}, not {value}" for key, value in given.items() if getattr(saved, key) != value
-    ]
+    """UsageError if the command line, or what it names, asks for anything else than the run that is to be resumed."""
+    recipe, architecture = arguments.recipe, None
+    if recipe and saved.weights:
+        try:
+            architecture = weights.load(saved.weights).architecture
+        except WeightsError:  # it is gone; so nobody knows any more what the recipe meant for it
+            recipe = None
+    wanted = resolve(given, architecture, recipe=recipe, file=arguments.config, saved=saved)
+    differing = [f"{key} is {mine}, not {other}" for key, (mine, other) in saved.differences(wanted).items()]
     if differing:
         raise UsageError(
             f"--resume: the run in {arguments.out} has another configuration ({'; '.join(differing)}). Leave these "
@@ -233,13 +237,11 @@ def _check_same(saved: Config, given: dict[str, Any], arguments: argparse.Namesp
 
 def parse_stages(text: str) -> tuple[str, ...]:
     """ "classifier,32s,8s" -> ("classifier", "fcn32s", "fcn8s")."""
+    short = {stage.removeprefix("fcn").removeprefix("-"): stage for stage in (CLASSIFIER, *FCN_STAGES)}
     names = [name.strip() for name in text.split(",")]
-    stages = tuple(name if name == CLASSIFIER or name.startswith("fcn") else f"fcn{name}" for name in names)
-    unknown = [name for name, stage in zip(names, stages, strict=True) if stage not in (CLASSIFIER, *FCN_STAGES)]
-    if unknown:
-        known = ", ".join((CLASSIFIER, *(stage.removeprefix("fcn") for stage in FCN_STAGES)))
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {known}")
-    return stages
+    if unknown := [name for name in names if name not in short and name not in short.values()]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(short)}")
+    return tuple(short.get(name, name) for name in names)
 
 
 def parse_numbers(text: str) -> tuple[float, ...]:

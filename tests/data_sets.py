@@ -13,7 +13,7 @@ SHAPE = (4, 6)
 
 def labels_of(name, classes=21, source=0):
     """Labels by which a picture can be told: its number, and another label beside for each source; void at the rim."""
-    labels = np.full(SHAPE, int(name[-6:]) % classes, np.uint8)
+    labels = np.full(SHAPE, int(name[-5:]) % classes, np.uint8)
     labels[:, 0] = source
     labels[0] = 255
     return labels

@@ -45,6 +45,7 @@ class Machine:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(blocks, "CACHE_BLOCK_BYTES", self.block_bytes)
             patch.setattr(blocks, "SMALLEST_SPLIT_BYTES", 0)
+            patch.setattr(Backend, "block_bytes", self.block_bytes)
             patch.setattr(backend, "_thread_count", self.threads)
             yield
 

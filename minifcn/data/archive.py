@@ -152,6 +152,8 @@ def plain_files(path: Path, *, compressed: bool = False) -> Iterator[tuple[tarfi
                         yield archive, member
                 if guarded.last != bytes(_BLOCK):  # tarfile takes a header that makes no sense for the end
                     raise ValueError("its end is missing")
+                if packed:
+                    guarded.read(_LARGEST_HEADER)  # what fills up the last record, and then gzip's checksum
     except _REFUSALS as error:
         if isinstance(error, DataError):
             raise

@@ -98,10 +98,10 @@ def _field(parts: list[tuple[int, bytes]], name: bytes, order: str) -> bytes:
 def _labels(matrix: bytes, order: str) -> np.ndarray:
     """A matrix of whole numbers as uint8 (H, W)."""
     _, (_, dimensions), _, (kind, values), *_ = _elements(matrix, order)
-    height, width = np.frombuffer(dimensions, order + "i4").tolist()
-    if kind not in _INTEGERS or min(height, width) < 1:
-        raise ValueError(f"a matrix of {height} × {width} values of type {kind}")
-    labels = np.frombuffer(values, order + _INTEGERS[kind]).reshape(width, height).T  # MATLAB's order is by columns
+    shape = np.frombuffer(dimensions, order + "i4").tolist()
+    if kind not in _INTEGERS or len(shape) != 2 or min(shape) < 1:
+        raise ValueError(f"a matrix of {' × '.join(map(str, shape))} values of type {kind}")
+    labels = np.frombuffer(values, order + _INTEGERS[kind]).reshape(shape, order="F")  # column after column
     if labels.min() < 0 or labels.max() > 255:
         raise ValueError(f"labels from {labels.min()} to {labels.max()}")
-    return np.ascontiguousarray(labels, dtype=np.uint8)
+    return np.array(labels, dtype=np.uint8, order="C")

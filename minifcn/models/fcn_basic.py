@@ -18,8 +18,8 @@ import numpy as np
 from minifcn import nn, ops
 from minifcn.autograd.tensor import Tensor
 from minifcn.errors import ShapeError, UsageError
-from minifcn.models.vgg import check_sizes
-from minifcn.weights import Preprocessing
+from minifcn.models.fcn import SKIPS, zero_score
+from minifcn.models.vgg import BaseNetwork, check_sizes
 
 LEVELS = (1, 2, 3, 4)  # encoders, from the image down
 KERNEL_SIZE = 7
@@ -27,19 +27,18 @@ UPSAMPLING_KERNEL = 8  # with stride 2 and padding 3, exactly twice the size
 UPSAMPLING = ("all", "none")
 
 
-class FCNBasic(nn.Module):
+class FCNBasic(BaseNetwork):
     """(N, in_channels, H, W) -> (N, num_classes, H, W), any H and W from 1 up.
 
     num_classes: background included. width: channels of every convolution (64 as published).
     skips: "add" adds the scores of pool3, pool2 and pool1 on the way up; "none" leaves them out.
     learned_upsampling: "all" learns the transposed convolutions, which start bilinear; "none" keeps them so.
+    batch_norm: batch normalisation after every convolution of the encoder, as published, or none.
     seed: of the initial values. Score layers start at zero, so the first loss is ln(num_classes).
     Raises UsageError for another skips or learned_upsampling, ShapeError for sizes below 1.
     """
 
     name: ClassVar[str] = "fcn-basic"
-    preprocessing: Preprocessing = Preprocessing()
-    architecture: dict[str, Any]
 
     def __init__(
         self,
@@ -49,26 +48,25 @@ class FCNBasic(nn.Module):
         *,
         skips: str = "add",
         learned_upsampling: str = "all",
+        batch_norm: bool = True,
         seed: int = 0,
     ) -> None:
         check_sizes("FCNBasic", num_classes=num_classes, width=width, in_channels=in_channels)
         for name, value, known in (
-            ("skips", skips, ("add", "none")),
+            ("skips", skips, SKIPS),
             ("learned_upsampling", learned_upsampling, UPSAMPLING),
         ):
             if value not in known:
                 raise UsageError(f"FCNBasic: {name} {value!r} is not one of {', '.join(known)}.")
         generator = np.random.default_rng(seed)
-        self.in_channels, self.skips = in_channels, skips
+        self.in_channels, self.skips, self.batch_norm = in_channels, skips, batch_norm
         for level in LEVELS:
             channels = in_channels if level == 1 else width
-            padding = KERNEL_SIZE // 2
-            conv = nn.Conv2d(channels, width, KERNEL_SIZE, padding=padding, bias=False, generator=generator)
-            setattr(self, f"conv{level}", conv)
-            setattr(self, f"conv{level}_bn", nn.BatchNorm2d(width))
+            conv = nn.Conv2d(channels, width, KERNEL_SIZE, padding=KERNEL_SIZE // 2, generator=generator)
+            self._set_layer(f"conv{level}", conv)
         for level in reversed(LEVELS):
             if level == LEVELS[-1] or skips == "add":
-                setattr(self, f"score_pool{level}", _zero_score(width, num_classes))
+                setattr(self, f"score_pool{level}", zero_score(width, num_classes))
             setattr(self, f"upscore_pool{level}", _twice_as_large(num_classes, learned_upsampling == "all"))
         self.architecture = {
             "name": self.name,
@@ -77,6 +75,7 @@ class FCNBasic(nn.Module):
             "in_channels": in_channels,
             "skips": skips,
             "learned_upsampling": learned_upsampling,
+            "batch_norm": batch_norm,
         }
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,8 +85,7 @@ class FCNBasic(nn.Module):
             )
         size, pools = x.shape[2:], {}
         for level in LEVELS:
-            x = ops.relu(getattr(self, f"conv{level}_bn")(getattr(self, f"conv{level}")(x)))
-            x = pools[level] = ops.max_pool2d(x, 2, ceil_mode=True)
+            x = pools[level] = ops.max_pool2d(self._activate(f"conv{level}", x), 2, ceil_mode=True)
         scores = getattr(self, f"score_pool{LEVELS[-1]}")(x)
         for level in reversed(LEVELS):
             scores = getattr(self, f"upscore_pool{level}")(scores)
@@ -97,25 +95,15 @@ class FCNBasic(nn.Module):
                 scores = scores + getattr(self, f"score_pool{level - 1}")(pools[level - 1])
         return scores
 
-    def freeze_batch_norm(self) -> None:
-        """Keep the running means and variances, scales and shifts as they are, whatever is trained."""
-        for level in LEVELS:
-            getattr(self, f"conv{level}_bn").freeze()
-
     @staticmethod
     def count_parameters(architecture: Mapping[str, Any]) -> int:
         """How many numbers the network of this architecture has, without building it."""
         classes, width = int(architecture["num_classes"]), int(architecture.get("width", 64))
         first, others = int(architecture.get("in_channels", 3)), len(LEVELS) - 1
-        encoder = KERNEL_SIZE**2 * width * (first + others * width) + len(LEVELS) * 4 * width
+        extra = 4 if architecture.get("batch_norm", True) else 1  # numbers a channel, as for the other networks
+        encoder = KERNEL_SIZE**2 * width * (first + others * width) + len(LEVELS) * extra * width
         scores = len(LEVELS) if architecture.get("skips", "add") == "add" else 1
         return encoder + scores * (width + 1) * classes + len(LEVELS) * (UPSAMPLING_KERNEL * classes) ** 2
-
-
-def _zero_score(in_channels: int, num_classes: int) -> nn.Conv2d:
-    layer = nn.Conv2d(in_channels, num_classes, 1)
-    layer.weight.data[...] = 0
-    return layer
 
 
 def _twice_as_large(channels: int, learned: bool) -> nn.ConvTranspose2d:

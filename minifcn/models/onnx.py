@@ -2,7 +2,8 @@
 
 An ONNX file is a list of nodes: an operator, the names of its inputs, the name of its output. Each layer becomes the
 operator that computes the same, under the layer's own name. No size of an image is written down: where a map is cropped
-to another map's size, nodes read that size while the file runs. Dropout, which does nothing in evaluation, is left out.
+to another map's size, nodes read that size while the file runs. Dropout, which does nothing in evaluation, is left out;
+batch normalisation is folded into the layers before it.
 
 Source: the specification of ONNX, operator set 17.
 """
@@ -17,6 +18,8 @@ import numpy as np
 from minifcn import nn
 from minifcn.errors import UsageError
 from minifcn.models.fcn import FCN
+from minifcn.models.fcn_basic import LEVELS, FCNBasic
+from minifcn.models.surgery import fold_batch_norm
 from minifcn.models.vgg import FC_KERNEL, VGG, Trunk
 from minifcn.ops.geometry import Size, pair
 
@@ -24,15 +27,16 @@ OPERATOR_SET, IR_VERSION = 17, 8  # of 2022: old enough for any runtime in use, 
 LARGEST = 2**31 - 2**20  # bytes of weights; a protobuf message ends at 2 GiB, and the nodes need a little room
 
 
-def to_onnx(model: FCN | VGG, *, metadata: Mapping[str, str] | None = None) -> bytes:
+def to_onnx(model: FCN | FCNBasic | VGG, *, metadata: Mapping[str, str] | None = None) -> bytes:
     """The content of an .onnx file: nodes and weights in one piece, in evaluation mode, whatever the model's mode.
 
     Input "image", float32 (N, in_channels, H, W), any N, H and W. Output "scores", float32: (N, num_classes, H, W) of
     an FCN, (N, num_classes) of a VGG, a map of those (N, num_classes, rows, columns) of a fully convolutional one.
-    Weights keep their names. They are written as float32; those of a float64 model are rounded.
+    Weights keep their names, after `surgery.fold_batch_norm`. They are written as float32, rounded if they are float64.
     metadata: names and texts to put into the file, for example how pictures become inputs.
 
-    Needs memory for three more copies of the weights, of which one stays: protobuf's message, and two to write it.
+    Needs memory for three more copies of the weights, of which one stays: protobuf's message, and two to write it; and
+    for one more of a network with batch normalisation.
     Raises UsageError without the package onnx, or if the weights are more than an ONNX file holds.
     """
     try:
@@ -47,8 +51,12 @@ def to_onnx(model: FCN | VGG, *, metadata: Mapping[str, str] | None = None) -> b
             f"export to ONNX: {model.name} has {size:,} bytes of weights, but one ONNX file holds at most {LARGEST:,}; "
             "use a smaller width or fc_width."
         )
+    model = fold_batch_norm(model)
     graph = _Graph(model)
-    shape = _fcn(graph, model) if isinstance(model, FCN) else _vgg(graph, model)
+    if isinstance(model, FCN):
+        shape = _fcn(graph, model)
+    else:
+        shape = _fcn_basic(graph, model) if isinstance(model, FCNBasic) else _vgg(graph, model)
     graph.file.graph.output.append(graph.images("scores", shape))
     onnx.helper.set_model_props(graph.file, dict(metadata or {}))
     return graph.file.SerializeToString()
@@ -57,7 +65,7 @@ def to_onnx(model: FCN | VGG, *, metadata: Mapping[str, str] | None = None) -> b
 class _Graph:
     """The file being written. Its methods append nodes and return the name of what they compute."""
 
-    def __init__(self, model: FCN | VGG) -> None:
+    def __init__(self, model: FCN | FCNBasic | VGG) -> None:
         import onnx
 
         self.onnx, self.model = onnx, model
@@ -65,7 +73,7 @@ class _Graph:
         self.file = onnx.ModelProto(ir_version=IR_VERSION, producer_name="minifcn")
         self.file.opset_import.add(version=OPERATOR_SET)
         self.file.graph.name = model.name
-        self.file.graph.input.append(self.images("image", ("N", model.trunk[0].in_channels, "H", "W")))
+        self.file.graph.input.append(self.images("image", ("N", model.architecture["in_channels"], "H", "W")))
 
     def images(self, name: str, shape: Sequence[int | str]) -> Any:
         """A float32 array whose shape is known in numbers or, where it depends on the image, in names."""
@@ -107,6 +115,9 @@ class _Graph:
     def layer_and_relu(self, name: str, x: str) -> str:
         return self.node("Relu", [self.layer(name, x)], f"{name}.relu")
 
+    def pooling(self, name: str, x: str, *, ceil_mode: bool) -> str:
+        return self.node("MaxPool", [x], name, kernel_shape=(2, 2), strides=(2, 2), ceil_mode=int(ceil_mode))
+
     def size(self, x: str, name: str) -> str:
         """(height, width) of the map x."""
         return self.node("Shape", [x], name, start=2)
@@ -129,10 +140,9 @@ def _pair(size: Size) -> tuple[int, int]:
 def _features(graph: _Graph, model: Trunk) -> str:
     """Trunk.features. Returns the last pooling's output; each has the name of its pooling."""
     x = "image" if model.ceil_pooling else _at_least(graph, "image", 2 ** sum(layer.pooling for layer in model.trunk))
-    ceil_mode = int(model.ceil_pooling)
     for layer in model.trunk:
         if layer.pooling:
-            x = graph.node("MaxPool", [x], layer.name, kernel_shape=(2, 2), strides=(2, 2), ceil_mode=ceil_mode)
+            x = graph.pooling(layer.name, x, ceil_mode=model.ceil_pooling)
         else:
             x = graph.layer_and_relu(layer.name, x)
     return x
@@ -174,6 +184,21 @@ def _add_skip(graph: _Graph, model: FCN, scores: str, pool: str, start: int) -> 
     skip = graph.crop(skip, start, scores, f"{skip}.crop")
     scores = graph.crop(scores, 0, skip, f"{scores}.crop")
     return graph.node("Add", [scores, skip], f"fuse_{pool}")
+
+
+def _fcn_basic(graph: _Graph, model: FCNBasic) -> tuple[int | str, ...]:
+    """FCNBasic.forward. Returns the shape of the scores."""
+    maps = ["image"]  # what was enlarged from level n is cropped to maps[n − 1]
+    for level in LEVELS:
+        maps.append(graph.pooling(f"pool{level}", graph.layer_and_relu(f"conv{level}", maps[-1]), ceil_mode=True))
+    scores = graph.layer(f"score_pool{LEVELS[-1]}", maps[-1])
+    for level in reversed(LEVELS):
+        scores, below = graph.layer(f"upscore_pool{level}", scores), maps[level - 1]
+        scores = graph.crop(scores, 0, below, "scores" if level == 1 else f"upscore_pool{level}.crop")
+        if level > 1 and model.skips == "add":
+            skip = graph.layer(f"score_pool{level - 1}", below)
+            scores = graph.node("Add", [scores, skip], f"fuse_pool{level - 1}")
+    return ("N", model.architecture["num_classes"], "H", "W")
 
 
 def _vgg(graph: _Graph, model: VGG) -> tuple[int | str, ...]:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from minifcn import nn, weights
 from minifcn.errors import ShapeError, WeightsError
-from minifcn.models.vgg import VGG, Trunk
-from minifcn.weights import WeightFile
+from minifcn.models.vgg import VGG, BaseNetwork
+from minifcn.weights import WeightFile, naming
 
 Shape = tuple[int, ...]
+Model = TypeVar("Model", bound=BaseNetwork)
 
 # Layers that depend on the classes or on the way up; all others must be in the file, and fit.
 SCORE_LAYERS = ("fc8", "score_", "upscore")
@@ -162,7 +163,7 @@ def _how_it_starts(name: str) -> str:
     return "zero" if name.startswith("score_") else "random"
 
 
-def load_pretrained(model: Trunk, file: WeightFile | str | os.PathLike[str]) -> Transplant:
+def load_pretrained(model: BaseNetwork, file: WeightFile | str | os.PathLike[str]) -> Transplant:
     """Put the weights of a file into a network: VGG's into an FCN, one FCN's into another, or a network's own.
 
     Everything below the score layers must be in the file and fit, and the file may hold nothing unknown. Dropped are a
@@ -221,21 +222,22 @@ def _in(where: str, shape: Shape | None) -> str:
     return f"not in {where}" if shape is None else f"{shape} in {where}"
 
 
-def _hints(file: WeightFile, model: Trunk, common: Set[str]) -> list[str]:
+def _hints(file: WeightFile, model: BaseNetwork, common: Set[str]) -> list[str]:
     """What stands behind the disagreement, as far as the two architectures tell."""
     theirs, ours = file.architecture, model.architecture
     if not theirs:
         names = ", ".join(list(file.tensors)[:3])
         return [f"the file holds neither a VGG nor an FCN that minifcn knows; its tensors are {names}, …"]
     hints = []
-    depth = {"vgg11", "vgg13", "vgg19"} & {theirs["name"], ours["name"]}
-    if depth and theirs["name"] != ours["name"]:
+    other_layers = {"vgg11", "vgg13", "vgg19", "fcn-basic"} & {theirs["name"], ours["name"]}
+    if other_layers and theirs["name"] != ours["name"]:
         hints.append(f"the file holds {theirs['name']}, the network is {ours['name']}, with another number of layers")
-    differing = [key for key in _SIZES if key in theirs and theirs[key] != ours[key]]
+    sizes = {"batch_norm": False} | theirs  # of files from elsewhere, it was folded when they were read
+    differing = [key for key in _SIZES if key in sizes.keys() & ours.keys() and sizes[key] != ours[key]]
     if differing:
-        sizes = ", ".join(f"{key}={theirs[key]}" for key in differing)
+        had = ", ".join(f"{key}={sizes[key]}" for key in differing)
         has = ", ".join(f"{key}={ours[key]}" for key in differing)
-        hints.append(f"the file has {sizes}, the network {has}; build that with the file's")
+        hints.append(f"the file has {had}, the network {has}; build that with the file's")
     scales, own_scales = theirs.get("skip_scales", {}), ours.get("skip_scales", {})
     if scales != own_scales and any(name.startswith("score_pool") for name in common):
         hints.append(
@@ -245,16 +247,44 @@ def _hints(file: WeightFile, model: Trunk, common: Set[str]) -> list[str]:
     return hints
 
 
+def fold_batch_norm(model: Model) -> Model:
+    """The same network without batch normalisation: each is folded into the convolution or dense layer before it.
+
+    In evaluation mode, which it is returned in, it computes the same scores up to rounding, with a layer less for each
+    convolution; so programs that know the layers of the published networks only can run it. A network without batch
+    normalisation is returned as it is. Raises WeightsError if a running variance is negative.
+    """
+    if not model.batch_norm:
+        return model
+    state = model.state_dict()
+    for name, norm in model.named_modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            layer = name.removesuffix("_bn")
+            statistics = {part: state.pop(f"{name}.{part}") for part, _ in norm.named_parameters()}
+            if (statistics["running_var"] < 0).any():
+                raise WeightsError(f"fold_batch_norm: {name}.running_var is negative; the weights are damaged.")
+            folded = naming.fold_batch_norm({"weight": state[f"{layer}.weight"]}, statistics, norm.eps)
+            state |= {f"{layer}.{part}": array for part, array in folded.items()}
+    target = _like(model, batch_norm=False)
+    target.load_state_dict(state)
+    return target.eval()
+
+
 def fully_convolutional(classifier: VGG) -> VGG:
     """The same classifier with its dense layers as convolutions: a map of class scores, one for each 7×7 cells.
 
     On a 224-pixel image it gives the classifier's scores at one position; on a larger one, what the classifier's dense
     layers would say at every window of the pool5 map, for little more work than one of them.
     """
-    architecture = {**classifier.architecture, "fully_convolutional": True}
-    del architecture["name"]
-    like = classifier.fc8.weight
-    target = type(classifier)(**architecture).astype(like.dtype).to(like.device)
+    target = _like(classifier, fully_convolutional=True)
     transplant(classifier.state_dict(), target)
-    target.preprocessing = classifier.preprocessing
     return target.train(classifier.training)
+
+
+def _like(model: Model, **changes: Any) -> Model:
+    """A new network of the same class, dtype, device and preprocessing; changes: of its architecture."""
+    architecture = {key: value for key, value in model.architecture.items() if key != "name"}
+    like = next(model.parameters())
+    target = type(model)(**architecture | changes).astype(like.dtype).to(like.device)
+    target.preprocessing = model.preprocessing
+    return target

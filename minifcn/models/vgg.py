@@ -52,34 +52,16 @@ def check_sizes(network: str, **sizes: int) -> None:
         raise ShapeError(f"{network}: {', '.join(wrong)} must be at least 1.")
 
 
-class Trunk(nn.Module):
-    """The convolutions and poolings of VGG, and nothing above them: a base of VGG and FCN, which share its names.
+class BaseNetwork(nn.Module):
+    """What every network here has: layers by name, if asked for with batch normalisation after them, and a record.
 
-    Ceil pooling, as in Caffe, where the networks come from: no size of image is ever too small.
     preprocessing: how pictures become inputs; that of the weights, once some are loaded (`surgery.load_pretrained`).
+    architecture: what `models.build` takes to make the same network; stored in every weight file.
     """
 
     preprocessing: Preprocessing = Preprocessing()
-    ceil_pooling: bool = True
-    architecture: dict[str, Any]  # what `models.build` takes to make the same network; stored in every weight file
-
-    def __init__(
-        self,
-        depths: Sequence[int],
-        width: int,
-        in_channels: int,
-        first_padding: int,
-        batch_norm: bool,
-        generator: np.random.Generator,
-    ) -> None:
-        check_sizes(type(self).__name__, width=width, in_channels=in_channels)
-        self.batch_norm = batch_norm
-        self.trunk = tuple(trunk_layers(depths, width, in_channels))
-        for layer in self.trunk:
-            if not layer.pooling:
-                padding = first_padding if layer.name == "conv1_1" else 1
-                conv = nn.Conv2d(layer.in_channels, layer.out_channels, 3, padding=padding, generator=generator)
-                self._set_layer(layer.name, conv)
+    architecture: dict[str, Any]
+    batch_norm: bool
 
     def _set_layer(self, name: str, layer: nn.Conv2d | nn.Linear) -> None:
         """A layer by its name; with batch normalisation after it, as NAME_bn, which makes its bias superfluous."""
@@ -98,6 +80,33 @@ class Trunk(nn.Module):
         for _, module in self.named_modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.freeze()
+
+
+class Trunk(BaseNetwork):
+    """The convolutions and poolings of VGG, and nothing above them: a base of VGG and FCN, which share its names.
+
+    Ceil pooling, as in Caffe, where the networks come from: no size of image is ever too small.
+    """
+
+    ceil_pooling: bool = True
+
+    def __init__(
+        self,
+        depths: Sequence[int],
+        width: int,
+        in_channels: int,
+        first_padding: int,
+        batch_norm: bool,
+        generator: np.random.Generator,
+    ) -> None:
+        check_sizes(type(self).__name__, width=width, in_channels=in_channels)
+        self.batch_norm = batch_norm
+        self.trunk = tuple(trunk_layers(depths, width, in_channels))
+        for layer in self.trunk:
+            if not layer.pooling:
+                padding = first_padding if layer.name == "conv1_1" else 1
+                conv = nn.Conv2d(layer.in_channels, layer.out_channels, 3, padding=padding, generator=generator)
+                self._set_layer(layer.name, conv)
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """The output of each pooling by name, pool1 … pool5; x (N, C, H, W), any H and W from 1 up."""

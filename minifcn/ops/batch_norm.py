@@ -124,7 +124,9 @@ def batch_norm(
     Source: Ioffe and Szegedy 2015, algorithms 1 and 2.
     """
     if x.ndim < 2 or x.size == 0:
-        raise ShapeError(f"batch_norm: the input has shape {tuple(x.shape)}; (N, C, …) is expected, and no length of 0.")
+        raise ShapeError(
+            f"batch_norm: the input has shape {tuple(x.shape)}; (N, C, …) is expected, and no length of 0."
+        )
     for name, value in (
         ("weight", weight),
         ("bias", bias),

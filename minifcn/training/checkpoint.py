@@ -24,15 +24,15 @@ class Progress:
     """Where a run stands.
 
     stage: by number; step: how many are done in it; seconds: spent on it so far; results: of the finished stages;
-    baseline: what predicting class 0 everywhere scores on the same pictures; preprocessing: how pictures become inputs;
-    source: the pretrained weights it started from. class_weights: each class's weight in the loss, [] for equal ones.
+    baselines: what predicting one class everywhere scores on the same pictures; preprocessing: how pictures become
+    inputs; source: the pretrained weights it started from; class_weights: each class's in the loss, [] for equal ones.
     """
 
     stage: int = 0
     step: int = 0
     seconds: float = 0.0
     results: list[dict[str, Any]] = field(default_factory=list)
-    baseline: dict[str, float] = field(default_factory=dict)
+    baselines: list[dict[str, Any]] = field(default_factory=list)
     preprocessing: dict[str, Any] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
     class_weights: list[float] = field(default_factory=list)

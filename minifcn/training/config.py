@@ -13,7 +13,7 @@ from typing import Any
 
 from minifcn.data.frequency import WEIGHTINGS
 from minifcn.errors import UsageError
-from minifcn.models import MODELS
+from minifcn.models import MODELS, FCNBasic
 from minifcn.models.fcn import GEOMETRIES, LEARNED_UPSAMPLING, SKIPS
 from minifcn.training.losses import LOSSES, REDUCTIONS
 from minifcn.training.schedule import SCHEDULES
@@ -104,6 +104,13 @@ class Config:
             )
         if len(set(self.stages)) < len(self.stages):
             raise UsageError(f"--stages {', '.join(self.stages)}: each may come once; its files are named after it.")
+        if FCNBasic.name in self.stages and len(self.stages) > 1:
+            raise UsageError(
+                f"--stages {', '.join(self.stages)}: {FCNBasic.name} has no layers in common with the others, and "
+                "neither can start from the other; train it alone."
+            )
+        if self.batch_norm == "frozen" and not self.weights:
+            raise UsageError("--batch-norm frozen: needs --weights, whose means and variances it keeps; or use train.")
         for key in PER_STAGE:
             values = getattr(self, key)
             if len(values) != len(self.stages) and not (key == "epochs" and not values):
@@ -112,12 +119,12 @@ class Config:
                     f"stages ({', '.join(self.stages)}), is needed."
                 )
         self._check_numbers()
+        self._check_folds()
 
     def _check_numbers(self) -> None:
         at_least: dict[str, tuple[float, int]] = {
             "--steps": (min(self.steps), 1),
             "--epochs": (min(self.epochs, default=1), 1),
-            "--lr": (min(self.lr), 0),
             "--batch-size": (self.batch_size, 1),
             "--accumulate": (self.accumulate, 1),
             "--width": (self.width, 1),
@@ -143,12 +150,27 @@ class Config:
         }.items():
             if not 0 < value <= 1:
                 raise UsageError(f"{name} {value}: a number above 0, at most 1, is needed.")
-        for name, value in {"--lr": max(self.lr), "--weight-decay": self.weight_decay}.items():
+        for name, value in [*(("--lr", rate) for rate in self.lr), ("--weight-decay", self.weight_decay)]:
             if not (math.isfinite(value) and value >= 0):
                 raise UsageError(f"{name} {value}: a finite number, at least 0, is needed.")
-        if self.scale is not None and not 0 < self.scale[0] <= self.scale[1]:
+        for name, size in {"--size": self.size, "--crop": self.crop}.items():
+            if size is not None and min(size) < 1:
+                raise UsageError(f"{name} {size[0]}x{size[1]}: at least 1 pixel is needed.")
+        if self.scale is not None and not 0 < self.scale[0] <= self.scale[1] < math.inf:
             raise UsageError(
                 f"--scale {self.scale[0]} {self.scale[1]}: MIN and MAX are needed, above 0, in this order."
+            )
+
+    def _check_folds(self) -> None:
+        for name, value in {"--fold": self.fold, "--group": self.group}.items():
+            if value and not self.folds:
+                raise UsageError(f"{name} {value}: is for cross-validation; give --folds, too.")
+        if self.fold > self.folds:
+            raise UsageError(f"--fold {self.fold}: there are the folds 1 to {self.folds}.")
+        if self.folds and self.split == self.val_split:
+            raise UsageError(
+                f"--folds {self.folds}: divides the pictures of --split and --val-split, which are both {self.split}; "
+                "with each of them twice, a network would be measured on what it was trained on. Name two splits."
             )
 
     def to_toml(self) -> str:
@@ -184,14 +206,13 @@ def read_values(path: Path) -> dict[str, Any]:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{path}: not found; a file as a run writes it, config.toml, is expected.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:  # no TOML, no UTF-8, numbers or lists without end; no file
         raise UsageError(f"{path}: cannot be read ({error}); a file as a run writes it is expected.") from None
     known = [field.name for field in fields(Config)]
     if unknown := sorted(found.keys() - known):
-        near = [f"{name} (did you mean {guess[0]}?)" for name in unknown if (guess := get_close_matches(name, known))]
-        raise UsageError(
-            f"{path}: unknown keys {', '.join(near or unknown)}; the keys are the options of train, with _ for -."
-        )
+        near = {name: ["stages"] if name == "model" else get_close_matches(name, known, 1) for name in unknown}
+        listed = [f"{name} (did you mean {guess[0]}?)" if guess else name for name, guess in near.items()]
+        raise UsageError(f"{path}: unknown keys {', '.join(listed)}. Known are {', '.join(known)}.")
     return {name: _from_toml(name, value, path) for name, value in found.items()}
 
 
@@ -207,15 +228,26 @@ def _from_toml(name: str, value: Any, path: Path) -> Any:
     if kind.startswith("tuple"):
         element = kind.removeprefix("tuple[").partition(",")[0]
         values = value if isinstance(value, list) else [value]
-        fits = kind.endswith("...]") or len(values) == kind.count(element)
+        fits = bool(values) or name == "epochs" if kind.endswith("...]") else len(values) == kind.count(element)
         if fits and all(type(one) in _ELEMENTS[element] for one in values):
             return tuple(values)
     elif type(value) in _ELEMENTS[kind]:
         return value
-    raise UsageError(f"{path}: {name} = {json.dumps(value, default=str)}, but {annotation} is expected.")
+    shown = json.dumps(value, default=str, ensure_ascii=False)
+    raise UsageError(f"{path}: {name} = {shown[:100]}, but {_in_words(annotation)} is expected.")
 
 
 _ELEMENTS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
+_WORDS = {"str": "a text in quotes", "int": "a whole number", "float": "a number", "bool": "true or false"}
+
+
+def _in_words(annotation: str) -> str:
+    """ "tuple[int, int] | None" -> "[a whole number, a whole number], or [] for none"."""
+    kind = annotation.removesuffix(" | None")
+    words = kind.removeprefix("tuple")
+    for name, word in _WORDS.items():
+        words = words.replace(name, word)
+    return words if kind == annotation else f"{words}, or [] for none,"
 
 
 def _choose(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -84,7 +85,7 @@ def worst_sheet(
         images.append(sample.image)
         truths.append(_with_void(sample.labels, ignore_label))
         predictions.append(predict_labels(model, preprocessing.apply(sample.image)[None], device)[0])
-        captions.append(f"{sample.name}: mean IU {100 * mean_ius[index]:.1f} %")
+        captions.append(f"{sample.name}: mean IU {_percent(mean_ius[index])}")
     if not images:
         return None
     title = f"The worst {len(images)} of {len(result.names)} pictures: image, truth, prediction"
@@ -101,17 +102,18 @@ def write_evaluation(
     report: what report.json is to hold, with the keys of metrics.figures_report. worst: the picture of worst_sheet.
     """
     classes = dataset.classes
-    constant = report["all_background"]
-    caption = (
-        f"pixel accuracy {100 * report['pixel_accuracy']:.1f} %, mean IU {100 * report['mean_iu']:.1f} %; "
-        f"{constant['stage']}: {100 * constant['pixel_accuracy']:.1f} %, {100 * constant['mean_iu']:.1f} %"
+    rows = {"": report, f"{report['all_background']['stage']}: ": report["all_background"]}
+    caption = "; ".join(
+        f"{name}pixel accuracy {_percent(row['pixel_accuracy'])}, mean IU {_percent(row['mean_iu'])}"
+        for name, row in rows.items()
     )
     write_atomically(out / "report.json", to_json(report).encode())
     write_atomically(out / "confusion.csv", confusion_csv(result.confusion, classes).encode())
     visualize.save_picture(
         visualize.confusion_picture(result.confusion.counts, classes, caption=caption), out / "confusion.png"
     )
-    write_atomically(out / "images.csv", images_csv(result, classes).encode())
+    named = images_csv(result, classes).encode(errors="backslashreplace")  # file names of another encoding
+    write_atomically(out / "images.csv", named)
     written = {
         "report.json": "all figures, with their intervals",
         "confusion.csv": "pixels of each true class, by the class predicted",
@@ -122,6 +124,10 @@ def write_evaluation(
         visualize.save_picture(worst, out / "worst.png")
         written["worst.png"] = "the pictures with the lowest mean IU: image, truth, prediction"
     return written
+
+
+def _percent(fraction: float) -> str:
+    return "-" if math.isnan(fraction) else f"{100 * fraction:.1f} %"
 
 
 def _with_void(labels: np.ndarray, ignore_label: int | None) -> np.ndarray:

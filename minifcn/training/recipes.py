@@ -6,14 +6,14 @@ defaults. A recipe is a TOML file in `minifcn/recipes/`: its first lines say wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from minifcn.errors import UsageError
 from minifcn.models import MODELS
-from minifcn.training.config import FCN_STAGES, PER_STAGE, Config, read_values
+from minifcn.training.config import CLASSIFIER, FCN_STAGES, PER_STAGE, Config, read_values
 
 MINIATURE, FROM_SCRATCH, FINE_TUNE = "miniature", "from-scratch", "fine-tune"
 RECIPES = (MINIATURE, FROM_SCRATCH, FINE_TUNE, "heavy", "light", "at-once", "fcn-basic")
@@ -42,6 +42,7 @@ def resolve(
     *,
     recipe: str | None = None,
     file: Path | None = None,
+    saved: Config | None = None,
 ) -> Config:
     """The configuration that is meant by what was given.
 
@@ -50,51 +51,63 @@ def resolve(
     pretrained: the architecture of the weight file to start from, whose sizes are taken over.
     recipe: without one, the miniature on shapes, fine-tune with a weight file, else from-scratch.
     file: TOML, some of Config's keys or all.
+    saved: of a run that is to be resumed; holds where none of the others says anything, in place of a recipe.
 
     Raises UsageError for what is not known, or does not fit together.
     """
-    given = {key: _as_tuple(value) if key in PER_STAGE else value for key, value in given.items()}
+    given = dict(given)
     if "model" in given:
         given["stages"] = (given.pop("model"),)
     written = read_values(file) if file else {}
-    data = given.get("data", written.get("data", "shapes"))
-    if recipe is None:
-        recipe = FINE_TUNE if pretrained is not None else MINIATURE if data == "shapes" else FROM_SCRATCH
-    values = _over(read_values(recipe_path(recipe)), {"data": data}, f"the recipe {recipe}")
+    if recipe is None and saved is None:
+        shapes = given.get("data", written.get("data", "shapes")) == "shapes"
+        recipe = FINE_TUNE if pretrained is not None else MINIATURE if shapes else FROM_SCRATCH
+    layers = [("the run", vars(saved) if saved else {"data": "shapes"})]
+    if recipe is not None:
+        layers.append((f"the recipe {recipe}", read_values(recipe_path(recipe))))
     if pretrained is not None:
-        values = _over(values, _taken_over(pretrained), f"the recipe {recipe}")
-    values = _over(values, written, f"the recipe {recipe}")
-    values = _over(values, given, str(file or f"the recipe {recipe}"))
+        layers.append(("the weight file", _taken_over(pretrained)))
+    values = _merge([*layers, (str(file), written), ("the command line", given)])
     if values["data"] == "shapes" and values.get("size") is None:
         values["size"] = _SHAPES_SIZE
     return Config.from_values(values, "the configuration")
 
 
+def _merge(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Values:
+    """What the last layer that has a key says; each layer comes with the words for where it is from.
+
+    Values for stages were meant for the stages of their layer, or of those below, and go with these stages' names.
+    """
+    values: Values = {}
+    meant: dict[str, tuple[str, tuple[str, ...]]] = {}  # of steps, epochs and lr: by whom, and for which stages
+    for source, layer in layers:
+        values |= layer
+        if "steps" in layer and "epochs" not in layer:
+            values["epochs"] = ()  # steps were asked for
+        meant |= {key: (source, values["stages"]) for key in PER_STAGE if key in layer}
+    missing = {}
+    for key, (source, stages) in meant.items():
+        chosen, each = values["stages"], _as_tuple(values[key])
+        if len(each) == 1:
+            each *= len(chosen)
+        elif chosen != stages and len(each) == len(stages):
+            named = dict(zip(stages, each, strict=True))
+            new = {CLASSIFIER, *FCN_STAGES} & set(chosen) - set(stages)  # Config refuses others
+            needed = key != "steps" or not values.get("epochs")
+            if new and needed and len(set(each)) > 1:
+                missing[f"--{key}"] = f"{source} has those of {', '.join(stages)}"
+            each = tuple(named.get(stage, each[0]) for stage in chosen)  # equal ones are right for any other stage
+        values[key] = each
+    if missing:
+        raise UsageError(
+            f"--stages {', '.join(values['stages'])}: give {' and '.join(missing)} too; "
+            f"{' and '.join(dict.fromkeys(missing.values()))}, which differ."
+        )
+    return values
+
+
 def _as_tuple(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, tuple | list) else (value,)
-
-
-def _over(lower: Values, upper: Mapping[str, Any], source: str) -> Values:
-    """`upper` where it says something, else `lower`, whose values for stages go with the stages' names."""
-    merged = {**lower, **upper}
-    if "steps" in upper and "epochs" not in upper:
-        merged["epochs"] = ()  # steps were asked for
-    for key in PER_STAGE:
-        if key in upper and len(upper[key]) == 1:
-            merged[key] = upper[key] * len(merged["stages"])
-        elif key not in upper and "stages" in upper and merged.get(key):
-            merged[key] = tuple(_of_stage(stage, key, lower, source) for stage in merged["stages"])
-    return merged
-
-
-def _of_stage(stage: str, key: str, values: Values, source: str) -> Any:
-    """The value for this stage; for one that is not named, that which all others have."""
-    named = dict(zip(values["stages"], values[key], strict=False))
-    if stage not in named and len(set(named.values())) > 1:
-        raise UsageError(
-            f"--stages {stage}: {source} has no {key} for it, and those for {', '.join(named)} differ; give --{key}."
-        )
-    return named.get(stage, values[key][0])
 
 
 def _taken_over(architecture: Mapping[str, Any]) -> Values:
@@ -108,5 +121,6 @@ def _taken_over(architecture: Mapping[str, Any]) -> Values:
     values = {"width": architecture.get("width", 64), "fc_width": architecture.get("fc_width") or 0}
     values["batch_norm"] = "train" if architecture.get("batch_norm") else "none"
     if name in FCN_STAGES:
-        values |= {"stages": (name,), "geometry": architecture["geometry"], "skips": architecture.get("skips", "add")}
+        kept = {key: architecture[key] for key in ("geometry", "skips") if key in architecture}
+        values |= {"stages": (name,), **kept}
     return values

@@ -19,7 +19,8 @@ from minifcn import models, weights
 from minifcn.data import Loader
 from minifcn.data.frequency import class_weights, count_pixels
 from minifcn.errors import DataError, WeightsError
-from minifcn.models import surgery
+from minifcn.metrics import Evaluation
+from minifcn.models import FCNBasic, surgery
 from minifcn.training import assembly, evaluation, loop
 from minifcn.training.assembly import open_split, scaled_size
 from minifcn.training.checkpoint import Progress, read_progress, restore_checkpoint, save_checkpoint
@@ -82,7 +83,7 @@ class Run:
         for number in range(self.progress.stage, len(self.config.stages)):
             model = self._run_stage(number, model)
         stages = [stage for stage in self.config.stages if stage != CLASSIFIER]
-        self.folder.write_report(self.progress.results, self.progress.baseline)
+        self.folder.write_report(self.progress.results, self.progress.baselines)
         self.folder.draw(stages, self.val_set, self.preprocessing, scaled_size(self.config), self.device)
         return self.progress.results
 
@@ -146,12 +147,17 @@ class Run:
 
     def _start_from(self, file: WeightFile) -> None:
         """Build the first stage's network with a file's weights, and say what became of each tensor."""
-        network = self._build(self.config.stages[0])
+        network, what = self._build(self.config.stages[0]), f"--weights {self.config.weights}"
+        theirs, ours = file.architecture.get("name"), network.architecture["name"]
+        if FCNBasic.name in (theirs, ours) and theirs != ours:
+            raise WeightsError(f"{what}: holds {theirs}, which has no layers in common with {ours}.")
+        if self.config.batch_norm == "frozen" and not any(name.endswith("running_mean") for name in file.tensors):
+            raise WeightsError(f"{what}: has no batch normalisation that could be frozen; leave out --batch-norm.")
         try:
             self.say(f"{models.load_pretrained(network, file)}\n")
         except WeightsError as error:
-            remedy = "Without --model, --width and --fc-width the file's are taken."
-            raise WeightsError(f"--weights {self.config.weights}: {error}\n{remedy}") from None
+            remedy = "Without --model, --width, --fc-width and --batch-norm the file's are taken."
+            raise WeightsError(f"{what}: {error}\n{remedy}") from None
         self._first_network = network
         self.progress.preprocessing = file.preprocessing.to_dict()
         self.progress.source = dict(file.record.get("source", {})) or {"name": Path(self.config.weights).name}
@@ -192,30 +198,31 @@ class Run:
         return tqdm(items, desc="counting classes", unit="picture", file=sys.stderr, disable=not self.bar)
 
     def _warn_of_clashes(self) -> None:
-        """Say so if a learning rate does not go with the loss's normalisation: the commonest two mistakes."""
+        """Say so, even to those who want it quiet, if a learning rate does not go with the loss's normalisation."""
         picture_size = self.train_set[0].labels.shape
         for stage, lr in zip(self.config.stages, self.config.lr, strict=True):
             if explanation := assembly.clash(self.config, stage, lr, picture_size):
-                self.say(f"warning: {stage}: {explanation}\n")
+                print(f"warning: {stage}: {explanation}", file=sys.stderr)
 
-    def _evaluate(self, model: Any) -> dict[str, float]:
+    def _evaluate(self, model: Any) -> Evaluation:
         size = scaled_size(self.config)
-        result = evaluation.evaluate(model, self.val_set, self.preprocessing, size=size, device=self.device)
-        self.progress.baseline = result.baseline()
-        return result.summary()
+        return evaluation.evaluate(model, self.val_set, self.preprocessing, size=size, device=self.device)
 
     def _validate(self, stage: str, step: int, model: Any) -> None:
-        summary = self._evaluate(model)
+        summary = self._evaluate(model).summary()
         self.folder.add_row(stage=stage, step=step, **summary)
         self._write(f"{stage}: step {step}: mean IU {100 * summary['mean_iu']:.1f} % on val")
 
-    def _measure(self, stage: str, model: Any) -> dict[str, float]:
+    def _measure(self, stage: str, model: Any) -> dict[str, Any]:
         """The result of a finished stage on data that it has not seen."""
         if stage != CLASSIFIER:
-            summary = self._evaluate(model)
+            found, classes = self._evaluate(model), self.val_set.classes
+            summary, intervals = found.summary(), found.intervals()
+            self.progress.baselines = found.baselines(classes)
             self.folder.add_row(stage=stage, step=self.progress.step, **summary)
             self.say(f"{stage}: mean IU {100 * summary['mean_iu']:.1f} %")
-            return summary
+            class_iu = dict(zip(classes, found.confusion.class_iu.tolist(), strict=True))
+            return {**summary, "class_iu": class_iu, "intervals": intervals.figures, "confidence": intervals.confidence}
         right = total = 0
         loader = assembly.classifier_loader(self.config, self.val_set, self.preprocessing, train=False)
         for batch in loader.epoch(0):

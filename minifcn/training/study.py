@@ -271,7 +271,7 @@ def _start(run: Planned, device: str, threads: int) -> subprocess.Popen[bytes]:
 
 def _check_ended(run: Planned, code: int) -> None:
     if code != 0 or not run.report.exists():
-        lines = run.log.read_text(encoding="utf-8", errors="replace").split("\n")
+        lines = run.log.read_text(encoding="utf-8", errors="replace").splitlines()
         last = next((line for line in reversed(lines) if line.strip()), "it said nothing")
         raise TrainingError(f"{run}: ended with exit code {code}; {run.log} ends with: {last}")
 

@@ -28,11 +28,8 @@ def load_font(size: int) -> "FreeTypeFont":
 
 
 def shorten(text: str, font: "FreeTypeFont", width: int) -> str:
-    """The text on one line of at most `width` pixels, with "…" in the place of its middle if it is too long.
-
-    What cannot be drawn (half a character of a file name in another encoding) becomes "?".
-    """
-    text = " ".join(text.split()).encode("utf-8", "replace").decode("utf-8")
+    """The text on one line of at most `width` pixels, with "…" in the place of its middle if it is too long."""
+    text = " ".join(text.split())
     kept, shown = len(text), text
     while kept > 0 and font.getlength(shown) > width:
         kept -= 1

@@ -147,7 +147,7 @@ def _from_torchvision(tensors: Tensors) -> Tensors:
         previous = number
         del layers[f"features.{number}"]
         if normalised:
-            parts = fold_batch_norm(parts, layers.pop(f"features.{number + 1}", {}))
+            parts = _folded(parts, layers.pop(f"features.{number + 1}", {}))
         named |= {f"conv{block}_{position}.{part}": array for part, array in parts.items()}
     dense = _dense_layers(layers)
     _require(len(dense) == len(layers))
@@ -168,22 +168,29 @@ def _dense_layers(layers: Mapping[str, Tensors]) -> list[str]:
     return dense if len(dense) == 3 else []
 
 
-def fold_batch_norm(convolution: Tensors, statistics: Tensors) -> Tensors:
-    """A convolution and the batch normalisation after it, in evaluation, as one convolution.
-
-    γ (Wx + b − μ) / √(σ² + ε) + β is linear in x: with s = γ / √(σ² + ε) it is (sW) x + (s (b − μ) + β). Padding does
-    not matter, since it comes before both. Computed in float64, given in the weight's dtype.
-    """
+def _folded(convolution: Tensors, statistics: Tensors) -> Tensors:
+    """fold_batch_norm, if these are a convolution and the batch normalisation after it."""
     weight = convolution["weight"]
     _require({"running_mean", "running_var"} <= statistics.keys())
     by_channel = [*statistics.values(), *(array for part, array in convolution.items() if part != "weight")]
     _require(all(array.shape == weight.shape[:1] for array in by_channel))
+    _require(bool((statistics["running_var"] >= 0).all()))
+    return fold_batch_norm(convolution, statistics)
+
+
+def fold_batch_norm(layer: Tensors, statistics: Tensors, eps: float = _BATCH_NORM_EPSILON) -> Tensors:
+    """A convolution or dense layer and the batch normalisation after it, in evaluation, as one layer.
+
+    γ (Wx + b − μ) / √(σ² + ε) + β is linear in x: with s = γ / √(σ² + ε) it is (sW) x + (s (b − μ) + β). Padding does
+    not matter, since it comes before both. Computed in float64, given in the weight's dtype. W (out, …) may lack b.
+    """
+    weight = layer["weight"]
     mean, variance = (statistics[name].astype(np.float64) for name in ("running_mean", "running_var"))
-    _require(bool((variance >= 0).all()))
-    scale = statistics.get("weight", np.ones_like(mean)) / np.sqrt(variance + _BATCH_NORM_EPSILON)
-    bias = scale * (convolution.get("bias", np.zeros_like(mean)) - mean) + statistics.get("bias", 0.0)
-    folded = weight * scale[:, None, None, None]
-    return {"weight": folded.astype(weight.dtype), "bias": bias.astype(weight.dtype)}
+    scale = statistics.get("weight", np.ones_like(mean)) / np.sqrt(variance + eps)
+    bias = scale * (layer.get("bias", np.zeros_like(mean)) - mean) + statistics.get("bias", 0.0)
+    folded = np.empty_like(weight)  # given as `out`, so that no second copy is made in float64
+    np.multiply(weight, scale.reshape(-1, *(1,) * (weight.ndim - 1)), out=folded)
+    return {"weight": folded, "bias": bias.astype(weight.dtype)}
 
 
 def _from_keras(tensors: Tensors) -> Tensors:

@@ -106,6 +106,8 @@ def test_every_figure_has_an_interval(checkpoint, run):
     assert code == 0, err
     assert "50 % bootstrap interval over the 6 pictures" in out
     narrow, wide = (figures_of(checkpoint, run, "--confidence", share) for share in ("0.5", "0.95"))
+    assert (narrow["confidence"], wide["confidence"]) == (0.5, 0.95)
+    assert narrow["intervals"]["pixel_accuracy"][0] > wide["intervals"]["pixel_accuracy"][0]
     for name, (low, high) in wide["intervals"].items():
         assert low <= wide[name] <= high
         assert low <= narrow["intervals"][name][0] <= narrow["intervals"][name][1] <= high

@@ -118,13 +118,13 @@ def test_a_hand_made_file_of_the_other_byte_order_is_read(tmp_path):
     [
         ({"other": 1}, "no variable GTcls"),
         ({"GTcls": 1}, "no structure"),
-        ({"GTcls": {"Other": np.ones((2, 2), np.uint8)}}, "Segmentation"),
-        ({"GTcls": {"Segmentation": np.ones((2, 2, 2), np.uint8)}}, "Segmentation"),
+        ({"GTcls": {"Other": np.ones((2, 2), np.uint8)}}, "Segmentation.* is not in list"),
+        ({"GTcls": {"Segmentation": np.ones((2, 2, 2), np.uint8)}}, "a matrix of 2 × 2 × 2"),
         ({"GTcls": {"Segmentation": np.full((2, 2), 0.5)}}, "a matrix of 2 × 2 values of type 9"),
         ({"GTcls": {"Segmentation": np.full((2, 2), 256, np.int16)}}, "labels from 256 to 256"),
         ({"GTcls": {"Segmentation": np.full((2, 2), -1, np.int16)}}, "labels from -1 to -1"),
         ({"GTcls": {"Segmentation": np.zeros((0, 2), np.uint8)}}, "a matrix of 0 × 2"),
-        ({"GTcls": {"Segmentation": "text"}}, "Segmentation"),
+        ({"GTcls": {"Segmentation": "text"}}, "a matrix of 1 × 4 values of type 16"),
     ],
 )
 def test_files_that_hold_something_else_are_named(tmp_path, variables, reason):

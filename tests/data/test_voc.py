@@ -343,3 +343,12 @@ def test_a_list_that_is_no_text_is_refused(tree, monkeypatch):
 def test_a_byte_order_mark_is_no_part_of_a_name(tree):
     (tree / "ImageSets" / "Segmentation" / "odd.txt").write_bytes(b"\xef\xbb\xbf" + A.encode() + b"\r\n")
     assert VOC2012(tree, "odd").names == [A]
+
+
+def test_real_pictures_from_a_tar(shared_data, tmp_path):
+    """JPEG and PNG files as they are published, read by position."""
+    devkit = shared_data / "voc" / "VOCdevkit"
+    tar = pack(tmp_path / TAR, devkit)
+    expected = everything(VOC2012(devkit, "val"))
+    assert len(expected) == 8
+    assert everything(VOC2012(tar, "val")) == expected

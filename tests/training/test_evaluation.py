@@ -28,7 +28,8 @@ class Unequal:
     def __getitem__(self, index):
         size = [(20, 33), (41, 17)][index]
         rng = np.random.default_rng(index)
-        return Sample(rng.integers(0, 256, (*size, 3), np.uint8), rng.integers(0, 2, size).astype(np.uint8), str(index))
+        stripes = (np.indices(size).sum(axis=0) // 12 % 2).astype(np.uint8)
+        return Sample(rng.integers(0, 256, (*size, 3), np.uint8), stripes, str(index))
 
 
 def small_model(num_classes=9, **options):
@@ -52,6 +53,7 @@ def test_evaluation_does_not_depend_on_the_batch_size():
     one, two = (evaluate(model, Unequal(), Preprocessing(), batch_size=size) for size in (1, 2))
     assert (one.confusion.counts.sum(axis=0) > 100).all()
     np.testing.assert_array_equal(one.confusion.counts, two.confusion.counts)
+    np.testing.assert_array_equal(one.boundary.counts, two.boundary.counts)  # the padding makes no border
     assert one.confusion.counts.sum() == 20 * 33 + 41 * 17
 
 
@@ -167,6 +169,15 @@ def test_of_nothing_but_void_there_is_no_worst_picture(tmp_path):
     assert "worst.png" not in written
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(written)
     assert json.loads((tmp_path / "report.json").read_text())["mean_iu"] is None
+
+
+def test_a_file_name_of_another_encoding_is_no_obstacle(tmp_path):
+    """It has no UTF-8, so that the evaluation would end in an error when all is computed."""
+    result, data = Evaluation(3), Coloured()
+    result.update(np.zeros((2, 2), int), np.zeros((2, 2), int), ["caf\udce9"])
+    report = figures_report(result, data.classes, result.intervals(), result.baselines(data.classes, 0.95))
+    write_evaluation(tmp_path, report, result, data, None)
+    assert "caf\\udce9," in (tmp_path / "images.csv").read_text(encoding="utf-8")
 
 
 def test_an_evaluation_leaves_its_figures_and_pictures(tmp_path):

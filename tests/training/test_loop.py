@@ -41,7 +41,7 @@ def test_gradients_do_not_add_up_over_steps():
         for batch in [next(loader.epoch(0))] * 2:
             if zero_between:
                 optimizer.zero_grad()
-            segmentation_loss()(model(_tensor(batch.images)), batch.labels).backward()
+            segmentation_loss()(model(_tensor(batch.images)), batch.labels, np.random.default_rng(0)).backward()
             optimizer.step()
         return model.score_fr.bias.data
 
@@ -69,7 +69,7 @@ def test_a_start_in_mid_epoch_sees_the_batches_that_are_left():
     """Starting an epoch over would show some pictures twice and others never."""
     seen = []
 
-    def loss(scores, labels):
+    def loss(scores, labels, generator):
         seen.append(labels)
         return ops.softmax_cross_entropy(scores, labels)
 
@@ -86,7 +86,7 @@ def test_a_loss_that_is_not_a_number_stops_before_the_weights_are_touched():
     optimizer = SGD(model.parameters(), lr=1e-3)
     before = model.state_dict()
 
-    def broken(scores, labels):
+    def broken(scores, labels, generator):
         return ops.softmax_cross_entropy(scores, labels) * float("nan")
 
     with pytest.raises(TrainingError, match=r"step 1: the loss is nan.*shapes-train.*learning rate"):

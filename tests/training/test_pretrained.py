@@ -127,7 +127,7 @@ def test_what_is_learnt_from_a_file_is_learnt_gently(tmp_path):
     """The default of 1e-3 destroys pretrained weights within a few steps."""
     architecture = weights.load(classifier(tmp_path / "vgg.safetensors")).architecture
     config = resolve({"data": "pictures", "weights": "vgg.safetensors"}, architecture)
-    assert (config.lr, config.batch_size, config.epochs, config.size) == ((1e-5,) * 3, 1, 10, None)
+    assert (config.lr, config.batch_size, config.epochs, config.size) == ((1e-5,) * 3, 1, (10,) * 3, None)
     assert resolve({"lr": 0.5, "epochs": 3, "batch_size": 4}, architecture).lr == (0.5,) * 3
     assert resolve({}, architecture).size == (96, 96)  # on drawn pictures
 

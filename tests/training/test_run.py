@@ -241,7 +241,7 @@ def test_without_arguments_the_four_stages_of_the_paper():
 
 def test_own_data_train_one_network():
     config = resolve({"data": "pictures", "lr": 0.5})
-    assert (config.stages, config.epochs, config.lr, config.size) == (("fcn8s",), 30, (0.5,), None)
+    assert (config.stages, config.epochs, config.lr, config.size) == (("fcn8s",), (30,), (0.5,), None)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_own_data_train_one_network():
         ({"width": 0}, "--width"),
         ({"dropout": 1.0}, "--dropout"),
         ({"geometry": "round"}, "--geometry"),
-        ({"model": "vgg16"}, "--model"),
+        ({"model": "vgg16"}, "--stages vgg16"),
         ({"seed": -1}, "--seed"),
         ({"lr": float("nan")}, "--lr"),
         ({"lr": float("inf")}, "--lr"),

@@ -75,7 +75,7 @@ def corners(picture: np.ndarray, sheet: np.ndarray) -> list[tuple[int, int]]:
 def test_a_contact_sheet_is_filled_row_by_row(palette):
     """Column by column, or a picture over another; heights differ, and captions stand on one line."""
     sizes = [(8, 16), (16, 8), (4, 16), (16, 16), (16, 4)]
-    pictures = [grey(*size, 20 + 40 * number) for number, size in enumerate(sizes)]
+    pictures = [grey(*size, 70 + 40 * number) for number, size in enumerate(sizes)]
     sheet = contact_sheet(pictures, ["a", "b", "c", "d", "e"], columns=3, cell_size=16)
     assert sheet.dtype == np.uint8
     places = [corners(picture, sheet) for picture in pictures]
@@ -85,6 +85,9 @@ def test_a_contact_sheet_is_filled_row_by_row(palette):
     assert a[0] + 8 == b[0] + 16 == c[0] + 4  # the captions' line begins below all three
     assert d[1] == a[1]
     assert d[0] == e[0] > a[0] + 8 + 14
+    marked = contact_sheet(pictures, ["", "", "", "", "MMM"], columns=3, cell_size=16)
+    under_e = np.argwhere(marked[:, b[1] - 6 : b[1] + 14].max(axis=2) < 60)[:, 0]  # letters
+    assert under_e.min() >= e[0] + 16
     assert len(contact_sheet(pictures, ["a"] * 5, columns=9, cell_size=16)[0]) < 2 * len(sheet[0])  # no empty columns
 
 
