@@ -7,6 +7,7 @@ import argparse
 import sys
 import textwrap
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,8 @@ def main(arguments: argparse.Namespace) -> int:
     if "scale" in given:
         given["scale"] = tuple(given["scale"])
     if arguments.download:
-        given["data"] = data.download(given.get("data", _written(arguments).get("data", "shapes")))
+        spec = given.get("data", _written(arguments).get("data", "shapes"))
+        given["data"] = data.download(spec, progress=sys.stderr.isatty(), say=partial(print, file=sys.stderr))
     config, out, pretrained = _configuration(given, arguments)
     options: dict[str, Any] = {
         "pretrained": pretrained,

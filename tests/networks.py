@@ -10,7 +10,8 @@ from minifcn.nn import Module, bilinear_weight
 def fill(model: Any, seed: int = 0) -> Any:
     """Every parameter random, biases and score layers and off-diagonal upsampling weights too; float64.
 
-    Biases are positive, so that the ReLUs of a network two channels wide do not all die.
+    Biases are positive, so that the ReLUs of a network two channels wide do not all die; batch normalisation has seen
+    variances, and has learnt scales, from 0.5 to 2.
     """
     generator = np.random.default_rng(seed)
     model.astype(np.float64)
@@ -19,6 +20,8 @@ def fill(model: Any, seed: int = 0) -> Any:
         if name.startswith("upscore"):
             noise = generator.normal(size=shape)
             parameter.data = bilinear_weight(shape[0], shape[2]).astype(float) + 0.1 * noise
+        elif name.endswith(("_bn.weight", ".running_var")):
+            parameter.data = generator.uniform(0.5, 2, shape)
         elif name.endswith(".bias"):
             parameter.data = generator.uniform(0.1, 0.5, shape)
         else:

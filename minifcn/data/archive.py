@@ -116,13 +116,7 @@ def _index(tar: Path, modified: int, size: int) -> dict[str, Packed]:
 
     modified, size: of the tar, so that another one of the same name is not mistaken for it.
     """
-    index = {}
-    for _, member in plain_files(tar):
-        if member.offset_data + member.size > size:
-            raise _damaged(tar, f"{member.name} ends too early")
-        name = member.name.removeprefix("./")
-        index[name] = Packed(tar, name, member.offset_data, member.size)
-    return index
+    return {file.name: Packed(tar, file.name, file.offset_data, file.size) for _, file in plain_files(tar)}
 
 
 # ---------------------------------------------------------------------------------------------------- tar

@@ -39,16 +39,16 @@ from minifcn.training.run import Run
 
 _KEPT = 0.5  # of the pixels, when they are sampled: the larger of the two shares in figure 5 of the paper
 
-# What is trained for each seed, see `configurations`.
+# What is trained for each seed, the longest first, so that with --jobs none is left alone at the end.
 RUNS = {
     STAGED: "a classifier, FCN-32s, FCN-16s and FCN-8s, each from the one before",
     "scratch": "the same without a classifier to start from; FCN-32s gets its steps on top",
     "at-once": "FCN-8s at once, from the classifier, in as many steps as the three FCNs together",
+    "sampled": "on from FCN-16s, on a random half of the pixels, twice as many pictures a batch",
     "no-skips": "on from FCN-32s, without skips",
     "fixed": "on from FCN-32s, with all upsampling bilinear",
     "weighted": "on from FCN-16s, classes weighted by median frequency",
     "crops": "on from FCN-16s, on random quarters of pictures, four times as many a batch",
-    "sampled": "on from FCN-16s, on a random half of the pixels, twice as many pictures a batch",
 }
 
 
@@ -114,11 +114,11 @@ def configurations(base: Config, out: Path) -> dict[str, Config]:
         STAGED: base,
         "scratch": replace(fcns, weights="", steps=(base.steps[0] + base.steps[1], *base.steps[2:])),
         "at-once": replace(fcns, stages=("fcn8s-at-once",), steps=(sum(fcns.steps),), lr=fcns.lr[-1:]),
+        "sampled": replace(after("fcn16s"), keep_pixels=_KEPT, batch_size=round(base.batch_size / _KEPT)),
         "no-skips": replace(after("fcn32s"), skips="none"),
         "fixed": replace(after("fcn32s"), learned_upsampling="none"),
         "weighted": replace(after("fcn16s"), class_weights="median-frequency"),
         "crops": replace(after("fcn16s"), crop=crop, batch_size=crops * base.batch_size),
-        "sampled": replace(after("fcn16s"), keep_pixels=_KEPT, batch_size=round(base.batch_size / _KEPT)),
     }
 
 

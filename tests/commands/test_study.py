@@ -61,11 +61,13 @@ def test_stopped_processes_save_where_they_are(tmp_path):
     """One that is left running would write on, unseen; one that is killed would lose its steps."""
     out = tmp_path / "study"
     arguments = ("--size", "32x32", "--only", "stages", "--seeds", "2", "--out", out, "--jobs", "2")
-    process = subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(*arguments), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     metrics = [out / f"staged-seed{seed}" / "metrics.csv" for seed in (0, 1)]
     while process.poll() is None and not all(path.exists() and len(path.read_text().split()) > 2 for path in metrics):
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all that it has started, too
     _, errors = process.communicate()
     assert process.returncode == 130, errors
     assert "the same command goes on" in errors

@@ -270,6 +270,22 @@ def test_hostile_tars_are_refused(tmp_path, name):
         VOC2012(tar, "train")
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a negative size", "its members do not follow one another"),
+        ("a size that leads back to its own header", "its members do not follow one another"),
+        ("a name of a gigabyte", f"a header of {2**30} bytes"),
+    ],
+)
+def test_hostile_tars_are_refused_at_once(tmp_path, name, reason):
+    """A circle that is left after 200,000 turns; a gigabyte that is read before it turns out to be no name."""
+    tar = tmp_path / TAR
+    tar.write_bytes(HOSTILE[name] + bytes(1024))
+    with pytest.raises(DataError, match=reason):
+        VOC2012(tar, "train")
+
+
 def test_links_and_devices_in_a_tar_are_no_files(tmp_path):
     """A link to /etc/passwd, read as a list."""
     tar, name = tmp_path / TAR, "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt"

@@ -7,10 +7,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from minifcn import Tensor, models, no_grad, ops
 from minifcn.autograd import gradcheck
-from minifcn.errors import UsageError
+from minifcn.errors import ShapeError, UsageError
 from minifcn.training import SGD, Adam
 
-FCNS = (models.FCN32s, models.FCN16s, models.FCN8s, models.FCN8sAtOnce)
+FCNS = (models.FCN32s, models.FCN16s, models.FCN8s, models.FCN4s, models.FCN8sAtOnce)
 GEOMETRIES = ("paper", "same")
 TRUNK = [
     *("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3"),
@@ -22,6 +22,11 @@ HEADS = {  # with biases, and without
     models.FCN8s: (["score_fr", "score_pool4", "score_pool3"], ["upscore2", "upscore_pool4", "upscore8"]),
 }
 HEADS[models.FCN8sAtOnce] = HEADS[models.FCN8s]
+HEADS[models.FCN4s] = (
+    ["score_fr", "score_pool4", "score_pool3", "score_pool2"],
+    ["upscore2", "upscore_pool4", "upscore_pool3", "upscore4"],
+)
+NORMALISED = ("weight", "bias", "running_mean", "running_var")
 
 
 @pytest.mark.parametrize("model", FCNS)
@@ -34,6 +39,30 @@ def test_parameters_have_the_papers_names(model):
     network = model(2, 1, 1)
     assert set(network.state_dict()) == expected
     assert [name for name, _ in network.named_parameters()] == list(network.state_dict())
+
+
+@pytest.mark.parametrize("model", FCNS)
+def test_batch_normalisation_replaces_the_biases_of_all_but_the_score_layers(model):
+    """A bias that the normalisation takes out again; a score layer that is normalised, whose scores cannot grow."""
+    scores, upsamplings = HEADS[model]
+    layers = [*TRUNK, "fc6", "fc7"]
+    expected = {f"{name}.weight" for name in [*layers, *upsamplings]}
+    expected |= {f"{name}_bn.{kind}" for name in layers for kind in NORMALISED}
+    expected |= {f"{name}.{kind}" for name in scores for kind in ("weight", "bias")}
+    network = model(2, 1, 1, batch_norm=True)
+    assert set(network.state_dict()) == expected
+    fixed = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+    running = {f"{name}_bn.{kind}" for name in layers for kind in ("running_mean", "running_var")}
+    assert fixed == {*running, f"{upsamplings[-1]}.weight"}
+
+
+@pytest.mark.parametrize("model", FCNS)
+def test_without_skips_there_are_no_score_layers_of_skips(model):
+    """Layers that are saved and decayed, but never used."""
+    _, upsamplings = HEADS[model]
+    network = model(2, 1, 1, skips="none")
+    heads = {name.partition(".")[0] for name in network.state_dict()} - {*TRUNK, "fc6", "fc7"}
+    assert heads == {"score_fr", *upsamplings}
 
 
 @pytest.mark.parametrize(
@@ -59,19 +88,26 @@ def test_the_parameters_of_the_published_networks(monkeypatch, model, without, t
         (models.FCN32s, {"upscore": 19}),
         (models.FCN16s, {"upscore2": 5, "upscore16": 27}),
         (models.FCN8s, {"upscore2": 5, "upscore_pool4": 9, "upscore8": 31}),
+        (models.FCN4s, {"upscore2": 5, "upscore_pool4": 9, "upscore_pool3": 17, "upscore4": 33}),
     ],
 )
 def test_the_crops_are_derived_for_both_geometries(model, crops):
-    """A layer left out of the composed path, or a path continued from the skip instead of from the scores."""
-    assert model(2, 1, 1, geometry="paper").crops == crops
-    assert model(2, 1, 1, geometry="same").crops == dict.fromkeys(crops, 0)
+    """A layer left out of the composed path, or a path continued from the skip instead of from the scores; without
+    skips, a crop that is derived for a map that is not there."""
+    last = list(crops)[-1]
+    for geometry, factor in (("paper", 1), ("same", 0)):
+        expected = {name: factor * crop for name, crop in crops.items()}
+        assert model(2, 1, 1, geometry=geometry).crops == expected
+        assert model(2, 1, 1, geometry=geometry, skips="none").crops == {last: expected[last]}
 
 
-@pytest.mark.parametrize("model", FCNS)
+@pytest.mark.parametrize(
+    ("model", "skips"), [*((model, "add") for model in FCNS), (models.FCN16s, "none"), (models.FCN8s, "none")]
+)
 @pytest.mark.parametrize(("geometry", "largest", "step"), [("paper", 40, 3), ("same", 70, 1)])
-def test_every_size_of_image_comes_out_again(model, geometry, largest, step):
+def test_every_size_of_image_comes_out_again(model, skips, geometry, largest, step):
     """Floor pooling, skips smaller than the scores, height and width exchanged; every remainder modulo 32."""
-    network = model(2, 1, 1, geometry=geometry)
+    network = model(2, 1, 1, geometry=geometry, skips=skips)
     with no_grad():
         for height in range(1, largest + 1, step):
             width = largest + 1 - height
@@ -79,10 +115,10 @@ def test_every_size_of_image_comes_out_again(model, geometry, largest, step):
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-@pytest.mark.parametrize("channels", [1, 4])
-def test_an_image_in_a_batch_gets_the_scores_that_it_gets_alone(geometry, channels):
-    """Images that leak into each other; in_channels ignored."""
-    network = fill(models.FCN8s(3, 1, 2, channels, geometry=geometry)).eval()
+@pytest.mark.parametrize(("channels", "batch_norm"), [(1, False), (4, False), (3, True)])
+def test_an_image_in_a_batch_gets_the_scores_that_it_gets_alone(geometry, channels, batch_norm):
+    """Images that leak into each other, or normalise each other in evaluation; in_channels ignored."""
+    network = fill(models.FCN8s(3, 1, 2, channels, geometry=geometry, batch_norm=batch_norm)).eval()
     images = np.random.default_rng(0).normal(size=(3, channels, 9, 14))
     with no_grad():
         together = network(Tensor(images)).data
@@ -90,15 +126,16 @@ def test_an_image_in_a_batch_gets_the_scores_that_it_gets_alone(geometry, channe
             assert_allclose(network(Tensor(images[number : number + 1])).data[0], together[number], atol=1e-12)
 
 
+@pytest.mark.parametrize("options", [{}, {"batch_norm": True}, {"skips": "none"}], ids=str)
 @pytest.mark.parametrize("model", FCNS)
 @pytest.mark.parametrize("classes", [2, 21])
-def test_the_first_loss_is_the_logarithm_of_the_number_of_classes(model, classes):
+def test_the_first_loss_is_the_logarithm_of_the_number_of_classes(model, classes, options):
     """A score layer that starts random: some class is preferred before anything was learned. ln 21 = 3.0445."""
     generator = np.random.default_rng(0)
     images = Tensor(generator.normal(size=(2, 3, 24, 31)).astype(np.float32))
     labels = generator.integers(0, classes, (2, 24, 31))
     with no_grad():
-        scores = model(classes, 2, 4, geometry="same")(images)
+        scores = model(classes, 2, 4, geometry="same", **options)(images)
     assert_array_equal(scores.data, 0)
     assert ops.softmax_cross_entropy(scores, labels).item() == pytest.approx(np.log(classes), rel=1e-6)
 
@@ -169,24 +206,55 @@ def test_a_step_moves_everything_but_the_fixed_filters(optimizer):
     assert network.upscore8.weight.grad is None
 
 
+def test_a_step_leaves_frozen_batch_normalisation_as_it_is():
+    """Statistics moved by training, or scales and shifts by weight decay, in any layer."""
+    network = fill(models.FCN8s(3, 2, 4, geometry="same", batch_norm=True)).train()
+    network.freeze_batch_norm()
+    before, optimizer = network.state_dict(), SGD(network.parameters(), lr=0.01, weight_decay=0.1)
+    image = np.random.default_rng(0).normal(size=(1, 3, 33, 20))
+    ops.softmax_cross_entropy(network(Tensor(image)), np.ones((1, 33, 20), int)).backward()
+    optimizer.step()
+    after = network.state_dict()
+    kept = {name for name in before if np.array_equal(before[name], after[name])}
+    assert kept == {"upscore8.weight", *(name for name in before if "_bn." in name)}
+
+
+def test_batch_normalisation_of_a_single_cell_is_refused_with_the_remedies():
+    """fc6 sees one cell of a small picture: without a word, everything above it would be trained on zeros."""
+    network = models.FCN8s(2, 1, 2, geometry="same", batch_norm=True)
+    for size in [(1, 1), (32, 32)]:
+        with pytest.raises(ShapeError, match=r"batch_norm: .*larger batch or larger pictures, or freeze"):
+            network(Tensor(np.ones((1, 3, *size), np.float32)))
+        assert network(Tensor(np.ones((2, 3, *size), np.float32))).shape == (2, 2, *size)
+        assert network.eval()(Tensor(np.ones((1, 3, *size), np.float32))).shape == (1, 2, *size)
+        network.train()
+    network.freeze_batch_norm()
+    assert network(Tensor(np.ones((1, 3, 1, 1), np.float32))).shape == (1, 2, 1, 1)
+
+
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize(
-    ("model", "path"),
+    ("model", "path", "skips"),
     [
-        (models.FCN32s, "score_fr"),
-        (models.FCN16s, "score_fr"),
-        (models.FCN16s, "score_pool4"),
-        (models.FCN8s, "score_fr"),
-        (models.FCN8s, "score_pool4"),
-        (models.FCN8s, "score_pool3"),
+        (models.FCN32s, "score_fr", "add"),
+        (models.FCN16s, "score_fr", "add"),
+        (models.FCN16s, "score_pool4", "add"),
+        (models.FCN8s, "score_fr", "add"),
+        (models.FCN8s, "score_pool4", "add"),
+        (models.FCN8s, "score_pool3", "add"),
+        (models.FCN4s, "score_pool2", "add"),
+        (models.FCN16s, "score_fr", "none"),
+        (models.FCN8s, "score_fr", "none"),
+        (models.FCN4s, "score_fr", "none"),
     ],
 )
-def test_scores_lie_where_their_pixels_are(model, path, geometry):
+def test_scores_lie_where_their_pixels_are(model, path, skips, geometry):
     """Each way through the network by itself: a shift of one pixel in a crop or a padding.
 
     One white pixel lights up its cell, and the cell a tent around its centre. A single answer is off by up to half
     a cell, but over 32 neighbouring positions (whole cells of every way) that averages out exactly."""
-    assert np.abs(mean_offset(pass_through(model(1, 1, 1, 1, geometry=geometry), path))).max() < 1e-3
+    network = model(1, 1, 1, 1, geometry=geometry, skips=skips)
+    assert np.abs(mean_offset(pass_through(network, path))).max() < 1e-3
 
 
 @pytest.mark.parametrize("error", [1, -1])
@@ -196,6 +264,14 @@ def test_the_alignment_finds_a_wrong_crop(crop, error):
     path = {"upscore2": "score_pool4", "upscore_pool4": "score_pool3", "upscore8": "score_fr"}[crop]
     network = pass_through(models.FCN8s(1, 1, 1, 1), path)
     network.crops[crop] += error
+    assert np.abs(mean_offset(network)).min() > 0.9
+
+
+@pytest.mark.parametrize("error", [1, -1])
+def test_the_alignment_finds_a_wrong_crop_without_skips(error):
+    """A test of the test: the one crop there is."""
+    network = pass_through(models.FCN8s(1, 1, 1, 1, skips="none"), "score_fr")
+    network.crops["upscore8"] += error
     assert np.abs(mean_offset(network)).min() > 0.9
 
 
@@ -224,6 +300,16 @@ def test_gradients_of_a_whole_network(geometry, size):
     assert gradcheck(lambda image, *_: network(image), inputs, directions=1)
 
 
+def test_gradients_of_a_whole_network_that_normalises_over_the_batch():
+    """A mean or variance of some layer taken for a constant; fixed statistics given a gradient."""
+    network = models.FCN8s(2, 1, 2, geometry="same", batch_norm=True, dropout=0.0, learned_upsampling="all")
+    fill(network, seed=3)
+    image = Tensor(np.random.default_rng(0).normal(size=(2, 3, 33, 34)), requires_grad=True)
+    inputs = [image, *(parameter for parameter in network.parameters() if parameter.requires_grad)]
+    assert len(inputs) == 1 + 15 * 3 + 3 * 2 + 3
+    assert gradcheck(lambda image, *_: network(image), inputs, directions=1)
+
+
 def test_the_gradient_check_finds_a_wrong_network():
     """A test of the test: a skip whose gradient is lost half-way."""
     network = fill(models.FCN8s(2, 1, 2, geometry="same"), seed=3).eval()
@@ -244,3 +330,5 @@ def test_settings_that_do_not_exist_are_refused_with_those_that_do():
         models.FCN8s(2, 1, 1, geometry="Same")
     with pytest.raises(UsageError, match="FCN16s: learned_upsampling 'last' is not one of intermediate, none, all"):
         models.FCN16s(2, 1, 1, learned_upsampling="last")
+    with pytest.raises(UsageError, match="FCN8s: skips 'concat' is not one of add, none"):
+        models.FCN8s(2, 1, 1, skips="concat")

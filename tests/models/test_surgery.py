@@ -9,6 +9,7 @@ from minifcn import Tensor, models, no_grad, ops
 from minifcn.errors import ShapeError, WeightsError
 from minifcn.models import surgery
 from minifcn.nn import bilinear_weight
+from minifcn.weights import WeightFile
 
 CONVOLUTIONS = tuple(
     f"conv{block}_{position}.{kind}"
@@ -286,3 +287,100 @@ def test_the_next_stage_starts_where_the_last_one_ended(coarse, fine, geometry):
     assert difference[:, :, *np.ix_(*equal)].size > 1000
     assert difference[:, :, *np.ix_(*equal)].max() < 1e-12
     assert bend / 1000 < difference[:, :, *np.ix_(*inside)].max() <= bend / 8
+
+
+def test_a_classifier_with_batch_normalisation_slides_too():
+    """Statistics of the dense layers lost when they become convolutions."""
+    classifier = fill(models.VGG11(5, 2, 6, batch_norm=True)).eval()
+    converted, image = surgery.fully_convolutional(classifier), images(224, 224)
+    with no_grad():
+        assert_allclose(converted(image).data[:, :, 0, 0], classifier(image).data, rtol=0, atol=1e-10)
+
+
+def test_every_tensor_of_batch_normalisation_goes_from_stage_to_stage():
+    """Statistics that start anew in the next stage, whose weights were trained with the old ones."""
+    classifier = fill(models.VGG16(5, 1, 2, batch_norm=True)).astype(np.float32)
+    stage32 = models.FCN32s(4, 1, 2, batch_norm=True)
+    report = surgery.transplant(classifier.state_dict(), stage32)
+    assert report.dropped == ("fc8.weight", "fc8.bias")
+    assert report.new == ("score_fr.weight", "score_fr.bias", "upscore.weight")
+    normalised = [name for name in stage32.state_dict() if "_bn." in name]
+    assert len(normalised) == 4 * 15
+    for name in normalised:
+        assert_array_equal(stage32.state_dict()[name], classifier.state_dict()[name])
+
+
+def weight_file(model):
+    return WeightFile(model.state_dict(), model.architecture)
+
+
+WITH, WITHOUT = models.FCN8s(3, 1, 2, batch_norm=True), models.FCN8s(3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("file", "network", "says", "lists"),
+    [
+        (
+            weight_file(WITH),
+            WITHOUT,
+            "the file has batch_norm=True, the network batch_norm=False",
+            [
+                "conv1_1.bias: not in the file, (1,) in the network",
+                "fc7_bn.running_var: (2,) in the file, not in the n",
+            ],
+        ),
+        (
+            weight_file(WITHOUT),
+            WITH,
+            "the file has batch_norm=False, the network batch_norm=True",
+            [
+                "conv1_1.bias: (1,) in the file, not in the network",
+                "fc7_bn.running_var: not in the file, (2,) in the n",
+            ],
+        ),
+        (  # as a published file is read, whose architecture says nothing about it
+            WeightFile(WITHOUT.state_dict(), {"name": "fcn8s", "num_classes": 3, "width": 1, "fc_width": 2}),
+            WITH,
+            "the file has batch_norm=False, the network batch_norm=True",
+            ["conv1_1_bn.weight: not in the file, (1,) in the network"],
+        ),
+        (
+            weight_file(models.FCNBasic(3, 1)),
+            WITHOUT,
+            "the file holds fcn-basic, the network is fcn8s, with another number of layers",
+            ["conv1.weight: (1, 3, 7, 7) in the file, not in the network"],
+        ),
+        (
+            weight_file(WITHOUT),
+            models.FCNBasic(3, 1),
+            "the file holds fcn8s, the network is fcn-basic, with another number of layers",
+            ["conv1_1.weight: (1, 3, 3, 3) in the file, not in the network"],
+        ),
+        (
+            weight_file(models.FCNBasic(3, 1, batch_norm=False)),
+            models.FCNBasic(3, 1),
+            "the file has batch_norm=False, the network batch_norm=True",
+            ["conv1.bias: (1,) in the file, not in the network"],
+        ),
+    ],
+    ids=["with into without", "without into with", "published into with", "basic", "into basic", "basic without"],
+)
+def test_batch_normalisation_on_one_side_only_is_refused_and_named(file, network, says, lists):
+    """Scales and statistics dropped without a word, from weights that are worth nothing without them."""
+    before = network.state_dict()
+    with pytest.raises(WeightsError) as caught:
+        models.load_pretrained(network, file)
+    assert says in str(caught.value)
+    for line in lists:
+        assert line in str(caught.value)
+    for name, array in network.state_dict().items():
+        assert_array_equal(array, before[name])
+
+
+def test_fcn_basic_takes_its_own_weights_for_other_classes():
+    """Everything new, or a KeyError for a width of dense layers that it does not have."""
+    source, target = fill(models.FCNBasic(3, 2)), models.FCNBasic(5, 2)
+    report = models.load_pretrained(target, weight_file(source))
+    assert {name.partition(".")[0][:4] for name in report.copied} == {"conv"}
+    assert {name.partition(".")[0][:-1] for name in report.new} == {"score_pool", "upscore_pool"}
+    assert_array_equal(target.conv3_bn.running_mean.data, source.conv3_bn.running_mean.data.astype(np.float32))

@@ -32,6 +32,26 @@ def test_layers_and_shapes(model, blocks, name):
     assert sum(blocks) + 3 == int(name.removeprefix("vgg"))  # the family's names count the layers with weights
 
 
+PARTS = ("weight", "bias", "running_mean", "running_var")
+
+
+def test_batch_normalisation_takes_the_place_of_the_biases():
+    """A layer that is left out, or fc8 normalised, whose scores could not grow any more."""
+    plain, normalised = (models.VGG11(5, 2, 10, batch_norm=flag).state_dict() for flag in (False, True))
+    expected = {}
+    for name, array in plain.items():
+        layer, _, kind = name.partition(".")
+        if kind == "weight" or layer == "fc8":
+            expected[name] = array.shape
+        else:
+            expected |= {
+                f"{layer}_bn.{part}": array.shape for part in ("weight", "bias", "running_mean", "running_var")
+            }
+    assert {name: array.shape for name, array in normalised.items()} == expected
+    for name in plain.keys() & normalised.keys():
+        assert_array_equal(plain[name], normalised[name])  # the same initial values, with it and without
+
+
 def test_the_width_of_the_dense_layers_follows_the_trunk():
     """fc_width stuck at 4096, which would drown a narrow trunk; 64·width gives 4096 at the published width."""
     assert models.VGG11(5, 1).fc6.weight.shape == (64, 8 * 49)
@@ -114,11 +134,19 @@ def test_dropout_acts_in_training_only_and_repeats_with_the_seed(model):
 
 def test_float32_stays_float32_through_the_whole_network():
     """A float64 constant somewhere, which would double memory and time in silence."""
-    for model in (models.VGG11(2, 1, 2), models.FCN8sAtOnce(2, 1, 2)):
-        x = Tensor(np.ones((1, 3, 20, 20), np.float32), requires_grad=True)
+    generator = np.random.default_rng(0)
+    for model in (
+        models.VGG11(2, 1, 2),
+        models.FCN8sAtOnce(2, 1, 2),
+        models.VGG11(2, 1, 2, batch_norm=True),
+        models.FCN8s(2, 1, 2, batch_norm=True),
+        models.FCNBasic(2, 1),
+    ):
+        x = Tensor(generator.random((2, 3, 20, 20), np.float32), requires_grad=True)
         y = model(x)
         y.backward(np.ones(y.shape, np.float32))
         assert y.dtype == np.float32
         assert {parameter.grad.dtype for parameter in model.parameters() if parameter.requires_grad} == {
             np.dtype(np.float32)
         }
+        assert {array.dtype for array in model.state_dict().values()} == {np.dtype(np.float32)}

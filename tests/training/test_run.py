@@ -239,9 +239,10 @@ def test_without_arguments_the_four_stages_of_the_paper():
     assert config.data == "shapes"
 
 
-def test_own_data_train_one_network():
+def test_own_data_train_one_network_for_some_epochs():
+    """Steps would be too many for ten pictures and too few for ten thousand; a size would distort them."""
     config = resolve({"data": "pictures", "lr": 0.5})
-    assert (config.stages, config.epochs, config.lr, config.size) == (("fcn8s",), (30,), (0.5,), None)
+    assert (len(config.stages), len(config.epochs), config.lr, config.size) == (1, 1, (0.5,), None)
 
 
 @pytest.mark.parametrize(

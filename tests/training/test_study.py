@@ -259,6 +259,14 @@ def test_a_failed_process_stops_the_study_and_is_quoted(tmp_path):
         run_tiny(tmp_path, seeds=1, only=("stages",), jobs=2)
 
 
+def test_a_process_that_failed_after_its_report_has_failed(finished):
+    """A disk that is full when the pictures are drawn, for example."""
+    [run] = study.plan(TINY, finished[0], 1, ("stages",))
+    study._check_ended(run, 0)
+    with pytest.raises(TrainingError, match="exit code 1"):
+        study._check_ended(run, 1)
+
+
 def test_a_stage_s_file_that_was_removed_is_missed(tmp_path):
     """Otherwise runs that wait for it wait for ever."""
     planned = study.plan(TINY, tmp_path, 1, ("upsampling",))
