@@ -37,7 +37,7 @@ def make_parser() -> Parser:
         metavar="DATA",
         help="a folder of images and masks, voc:ROOT, sbd:ROOT, voc+sbd:ROOT, camvid:ROOT, or shapes",
     )
-    add("--split", action="append", metavar="NAME", help="check this split; may be repeated (default: all)")
+    add("--split", action="append", metavar="NAME", help="check this split; repeatable (default: all but trainval)")
     add("--foreground", type=int, metavar="VALUE", help="a folder whose masks hold only 0 and VALUE: make it class 1")
     add("--download", action="store_true", help="download voc, sbd, voc+sbd or camvid first if it is not there")
     add("--sheet", type=_png, metavar="FILE", help="the contact sheet, a PNG (default: check-NAME.png, NAME from DATA)")

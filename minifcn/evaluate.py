@@ -30,7 +30,7 @@ Exit codes: 0 done, 1 the evaluation failed, 2 wrong usage, 130 interrupted."""
 
 def make_parser() -> Parser:
     parser = Parser("evaluate", "Measure a trained network: pixel accuracy, mean accuracy, mean IU, f.w. IU.", EPILOG)
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="model.safetensors of a run")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="model.safetensors of a run, or what convert reads")
     add = parser.add_argument_group("pictures").add_argument
     add("--data", help=f"{ACCEPTED_DATA} (default: what it was trained on)")
     add("--download", action="store_true", help="fetch the data set first, if it is one that is published")

@@ -27,7 +27,7 @@ from minifcn.training.config import (
 )
 from minifcn.training.cross_validation import CrossValidation, cross_validate
 from minifcn.training.losses import LOSSES, REDUCTIONS
-from minifcn.training.recipes import about_recipe
+from minifcn.training.recipes import NEEDING_WEIGHTS, about_recipe
 from minifcn.training.schedule import SCHEDULES
 from minifcn.weights import WeightFile
 
@@ -52,7 +52,9 @@ Ctrl-C saves a checkpoint and stops. Exit codes: 0 done, 1 the run failed, 2 wro
 def make_parser() -> Parser:
     recipes = [f"  {name}\n{textwrap.indent(textwrap.fill(about_recipe(name), 100), ' ' * 6)}" for name in RECIPES]
     epilog = EPILOG.replace("RECIPES", "\n".join(recipes))
-    parser = Parser("train", "Train a fully convolutional network for semantic segmentation.", epilog)
+    about = "Train a fully convolutional network for semantic segmentation.\n\n"
+    about += "A default named below holds where the recipe says nothing (the recipes: at the end, and --recipe)."
+    parser = Parser("train", about, epilog)
     _add_network(parser)
     _add_training(parser)
     _add_loss(parser)
@@ -71,7 +73,8 @@ def _add_network(parser: Parser) -> None:
     pretrained = "weights to start from: a VGG classifier or an FCN, in any container that convert reads"
     add("--weights", metavar="FILE", help=pretrained)
     networks = group.add_mutually_exclusive_group()
-    stages = "networks to train one after the other, each from the one before: classifier, 32s, 16s, 8s, 8s-at-once"
+    stages = "networks to train one after the other, each from the one before: "
+    stages += "classifier, 32s, 16s, 8s, 4s, 8s-at-once; or basic, alone"
     networks.add_argument("--stages", type=parse_stages, metavar="NAME,NAME,…", help=stages)
     networks.add_argument("--model", choices=FCN_STAGES, help="train only this; short for --stages with one name")
     width = "channels of the first convolutions; VGG16 has 64 (default: 16; with --weights, the file's)"
@@ -161,6 +164,13 @@ def main(arguments: argparse.Namespace) -> int:
         spec = given.get("data", _written(arguments).get("data", "shapes"))
         given["data"] = data.download(spec, progress=sys.stderr.isatty(), say=partial(print, file=sys.stderr))
     config, out, pretrained = _configuration(given, arguments)
+    if arguments.recipe in NEEDING_WEIGHTS and not config.weights and config.stages[0] != CLASSIFIER:
+        print(
+            f"warning: --recipe {arguments.recipe} is made to start from pretrained weights, but there are none, so "
+            "the network starts from random ones and will hardly learn. Add --weights vgg16.safetensors (python -m "
+            "minifcn.convert --list), or use --recipe from-scratch.",
+            file=sys.stderr,
+        )
     options: dict[str, Any] = {
         "pretrained": pretrained,
         "resume": arguments.resume,

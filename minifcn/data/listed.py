@@ -41,7 +41,7 @@ class Listed:
     """A data set of which every image is known by name before any file is read: see `VOC2012` for an example.
 
     names: of the images, in order.  note: what was left out and why, in one line; "" if nothing was.
-    A class derived from it says which `classes` there are, how to `advise` whose files are wrong, and calls __init__.
+    A class derived from it says which `classes` there are, what `advice` to give on wrong files, and calls __init__.
 
     problems: a list that takes up what is wrong with single files, a line each, instead of the first being raised;
     these images are left out.

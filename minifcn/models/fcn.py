@@ -2,7 +2,7 @@
 
 The trunk halves the image five times, fc6, fc7 and the score layer give class scores for each 32-pixel cell, and
 transposed convolutions enlarge them. Deep scores know what, shallow ones know where: FCN-16s adds scores of pool4
-half-way up, FCN-8s those of pool3 too. One decoder makes all three.
+half-way up, FCN-8s those of pool3 too, and FCN-4s, which is not in the papers, those of pool2. One decoder makes all.
 
 Sources: Long et al. 2015, section 4; Shelhamer et al. 2017.
 """
@@ -309,8 +309,8 @@ class FCN8s(FCN):
 class FCN4s(FCN):
     """As FCN-8s, with the scores of pool2 too, and upsampling by 4 at the end.
 
-    The paper stops at FCN-8s, from where on it found no more gain on PASCAL VOC (Long et al. 2015, section 4.2). Small
-    pictures have finer things: on one of 180 rows a cell of 4 pixels is what one of 8 is on 360.
+    The paper stops at FCN-8s, whose gain over FCN-16s was already small on PASCAL VOC (Long et al. 2015, section 4.2).
+    Small pictures have finer things: on one of 180 rows a cell of 4 pixels is what one of 8 is on 360.
     """
 
     name = "fcn4s"

@@ -4,8 +4,7 @@ Four convolutions of 7×7 and 64 channels, each normalised over the batch and po
 the way up, transposed convolutions double the class scores four times, and after each but the last the scores of the
 encoder's map of that size are added: the FCN's decoder, with skips from every pooling.
 
-Source: Badrinarayanan, Kendall and Cipolla 2017, section 3.2. The paper is not exact about which maps are added; here
-they are the pooled ones, as in FCN.
+Source: Badrinarayanan, Kendall and Cipolla 2017, section 3.1; that the pooled maps are added, as in FCN, says figure 3.
 """
 
 from __future__ import annotations

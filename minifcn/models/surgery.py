@@ -274,7 +274,8 @@ def fully_convolutional(classifier: VGG) -> VGG:
     """The same classifier with its dense layers as convolutions: a map of class scores, one for each 7×7 cells.
 
     On a 224-pixel image it gives the classifier's scores at one position; on a larger one, what the classifier's dense
-    layers would say at every window of the pool5 map, for little more work than one of them.
+    layers would say at every window of the pool5 map, whose pixels are computed once: 500 pixels have 100 windows, for
+    the work of six images of 224 (docs/dense-prediction.md).
     """
     target = _like(classifier, fully_convolutional=True)
     transplant(classifier.state_dict(), target)

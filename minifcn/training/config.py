@@ -15,7 +15,7 @@ from minifcn.data.frequency import WEIGHTINGS
 from minifcn.errors import UsageError
 from minifcn.models import MODELS, FCNBasic
 from minifcn.models.fcn import GEOMETRIES, LEARNED_UPSAMPLING, SKIPS
-from minifcn.training.losses import LOSSES, REDUCTIONS
+from minifcn.training.losses import LOSSES, REDUCTIONS, segmentation_loss
 from minifcn.training.schedule import SCHEDULES
 
 CLASSIFIER = "classifier"
@@ -120,6 +120,7 @@ class Config:
                 )
         self._check_numbers()
         self._check_folds()
+        segmentation_loss(self.loss, self.reduction, keep_pixels=self.keep_pixels)  # some do not go together
 
     def _check_numbers(self) -> None:
         at_least: dict[str, tuple[float, int]] = {

@@ -17,6 +17,8 @@ from minifcn.training.config import CLASSIFIER, FCN_STAGES, PER_STAGE, Config, r
 
 MINIATURE, FROM_SCRATCH, FINE_TUNE = "miniature", "from-scratch", "fine-tune"
 RECIPES = (MINIATURE, FROM_SCRATCH, FINE_TUNE, "heavy", "light", "at-once", "fcn-basic")
+# Made to start from a pretrained network.
+NEEDING_WEIGHTS = (FINE_TUNE, "heavy", "light", "at-once")
 _SHAPES_SIZE = (96, 96)  # of drawn pictures, which have no size of their own
 
 Values = dict[str, Any]
@@ -68,9 +70,22 @@ def resolve(
     if pretrained is not None:
         layers.append(("the weight file", _taken_over(pretrained)))
     values = _merge([*layers, (str(file), written), ("the command line", given)])
+    if recipe is not None and pretrained is not None and not {"lr"} & {*given, *written}:
+        _check_first_stage(values["stages"][0], recipe, pretrained)
     if values["data"] == "shapes" and values.get("size") is None:
         values["size"] = _SHAPES_SIZE
     return Config.from_values(values, "the configuration")
+
+
+def _check_first_stage(stage: str, recipe: str, pretrained: Mapping[str, Any]) -> None:
+    """UsageError if a stage that refines the one before is to start from a classifier, at the rate for refining."""
+    own = read_values(recipe_path(recipe))
+    if pretrained["name"] in FCN_STAGES or stage == own["stages"][0] or len(set(own["lr"])) == 1:
+        return
+    raise UsageError(
+        f"--recipe {recipe}: its learning rate for {stage} is for refining the stage before, but the weight file holds "
+        f"a classifier. Start with {own['stages'][0]} (leave out --model or --stages), or give --lr."
+    )
 
 
 def _merge(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Values:

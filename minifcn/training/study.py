@@ -281,7 +281,7 @@ def _outcome(run: Planned) -> str:
 
 
 def patch_classifier_work(config: Config, classes: tuple[str, ...]) -> float:
-    """How many times the multiply-adds of FCN a classifier takes that is asked for the patch around every pixel.
+    """How many times the multiply-adds of one pass it takes to ask the network for the patch around every pixel.
 
     Counted, not run, up to the coarsest scores, for a picture of the configuration's size; the patches are those that
     the classifier is trained on.

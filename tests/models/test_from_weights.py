@@ -1,5 +1,7 @@
 """Networks from files: the one that was saved, or a message that says what is wrong."""
 
+import functools
+
 import numpy as np
 import pytest
 from networks import fill
@@ -21,20 +23,36 @@ def save(path, model, **changes):
 
 
 SMALL = {"num_classes": 3, "width": 1, "fc_width": 2}
+VGG_OPTIONS = {"in_channels": 1, "dropout": 0.1}
 FCN_OPTIONS = {"geometry": "same", "learned_upsampling": "none", "in_channels": 4, "dropout": 0.25}
+BASIC = {"num_classes": 3, "width": 1, "in_channels": 4, "learned_upsampling": "none"}
 
 
-@pytest.mark.parametrize("name", models.MODELS)
-def test_every_network_comes_back_from_its_file(tmp_path, name):
-    """An argument that `architecture` leaves out, so that another network is built; dropout left on."""
-    options = SMALL | ({"in_channels": 1, "dropout": 0.1} if name.startswith("vgg") else FCN_OPTIONS)
+def options_of(name):
+    if name == "fcn-basic":
+        return BASIC
+    return SMALL | (VGG_OPTIONS if name.startswith("vgg") else FCN_OPTIONS)
+
+
+NORMALISED = [(name, {"batch_norm": name != "fcn-basic"}) for name in models.MODELS]  # the other of its two choices
+WITHOUT_SKIPS = [(name, {"skips": "none"}) for name in models.MODELS if name.startswith("fcn")]
+
+
+@pytest.mark.parametrize(
+    ("name", "more"), [*((name, {}) for name in models.MODELS), *NORMALISED, *WITHOUT_SKIPS], ids=str
+)
+def test_every_network_comes_back_from_its_file(tmp_path, name, more):
+    """An argument that `architecture` leaves out, so that another network is built; dropout left on; the means and
+    variances of batch normalisation as new."""
+    options = options_of(name) | more
     model = fill(models.MODELS[name](**options), seed=5).astype(np.float32).eval()
     path = save(tmp_path / "model.safetensors", model)
     again = models.from_weights(path)
     assert type(again) is type(model)
     assert again.architecture == model.architecture
-    assert again.dropout.p == options["dropout"]
     assert not again.training
+    if name != "fcn-basic":
+        assert again.dropout.p == options["dropout"]
     image = Tensor(np.random.default_rng(0).normal(size=(1, options["in_channels"], 40, 33)).astype(np.float32))
     with no_grad():
         assert_array_equal(again(image).data, model(image).data)
@@ -81,12 +99,14 @@ def test_fcn8s_at_once_is_an_fcn8s(tmp_path):
     assert model.skip_scales == {"pool4": 0.01, "pool3": 0.0001}
 
 
-@pytest.mark.parametrize("network", models.MODELS.values())
-def test_parameters_are_counted_without_building(network):
+@pytest.mark.parametrize(("name", "more"), [*((name, {}) for name in models.MODELS), *NORMALISED, *WITHOUT_SKIPS])
+def test_parameters_are_counted_without_building(name, more):
     """A layer forgotten in the count, and its share of a hostile file allocated."""
-    for sizes in ({"num_classes": 3, "width": 1, "fc_width": 2}, {"num_classes": 2, "width": 2, "in_channels": 4}):
-        model = network(**sizes)
-        assert count_parameters(network, model.architecture) == sum(p.size for p in model.parameters())
+    network = models.MODELS[name]
+    for sizes in (options_of(name), {"num_classes": 2, "width": 2, "in_channels": 4}):
+        model = network(**sizes | more)
+        claimed = getattr(network, "count_parameters", functools.partial(count_parameters, network))
+        assert claimed(model.architecture) == sum(p.size for p in model.parameters())
 
 
 def test_the_published_counts():
@@ -104,6 +124,37 @@ def test_a_network_far_larger_than_its_file_is_refused_before_it_is_built(tmp_pa
         with pytest.raises(WeightsError, match="but the file holds") as caught:
             load()
         assert str(path) in str(caught.value)
+
+
+def test_fcn_basic_far_larger_than_its_file_is_refused_before_it_is_built(tmp_path):
+    """The same for the network that counts its parameters itself."""
+    path = save(tmp_path / "model.safetensors", models.FCNBasic(3, 1), width=10**5)
+    with pytest.raises(WeightsError, match="but the file holds") as caught:
+        models.from_weights(path)
+    assert str(path) in str(caught.value)
+
+
+def test_batch_normalisation_on_one_side_only_is_refused_by_file(tmp_path):
+    """A network without its normalisation, whose scores mean nothing; or with one as new."""
+    for batch_norm in (False, True):
+        model = models.FCN8s(**SMALL, batch_norm=batch_norm)
+        path = save(tmp_path / "model.safetensors", model, batch_norm=not batch_norm)
+        with pytest.raises(WeightsError) as caught:
+            models.from_weights(path)
+        for part in (str(path), "conv1_1.bias", "fc7_bn.running_var"):
+            assert part in str(caught.value)
+
+
+def test_a_normalised_network_takes_its_own_weights_for_other_classes(tmp_path):
+    """Statistics that start anew with the scores."""
+    trained = fill(models.FCN8s(**SMALL, batch_norm=True)).astype(np.float32)
+    path = save(tmp_path / "model.safetensors", trained)
+    with pytest.warns(UserWarning, match="train it before use"):
+        model = models.FCN8s.from_weights(path, num_classes=5)
+    assert model.architecture == trained.architecture | {"num_classes": 5}
+    for name, array in model.state_dict().items():
+        if "_bn." in name:
+            assert_array_equal(array, trained.state_dict()[name])
 
 
 def test_another_number_of_classes_keeps_all_but_the_scores_and_says_so(tmp_path):

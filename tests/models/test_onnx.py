@@ -18,7 +18,7 @@ from minifcn.models.onnx import to_onnx
 onnx = pytest.importorskip("onnx", reason="the onnx extra is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime, the other side of the comparison, is missing")
 
-FCNS = (models.FCN32s, models.FCN16s, models.FCN8s, models.FCN8sAtOnce)
+FCNS = (models.FCN32s, models.FCN16s, models.FCN8s, models.FCN4s, models.FCN8sAtOnce)
 GEOMETRIES = ("paper", "same")
 # One cell and less, thin, every map odd somewhere on the way, a whole number of cells, one pixel more, the usual.
 SIZES = [(1, 1), (1, 7), (33, 47), (64, 64), (65, 97), (224, 224), (2, 300)]
@@ -29,9 +29,11 @@ def network(model, *sizes, dtype=np.float32, **options):
     """Narrow, and everything random: zero score layers would make every file right.
 
     Scales of skips are undone in their score layers, so that each skip counts as much as the others."""
-    filled = fill(model(*(sizes or (3, 2, 5)), **options)).astype(dtype).eval()
+    sizes = sizes or ((3, 2) if model is models.FCNBasic else (3, 2, 5))
+    filled = fill(model(*sizes, **options)).astype(dtype).eval()
     for pool, scale in getattr(filled, "skip_scales", {}).items():
-        getattr(filled, f"score_{pool}").weight.data /= scale
+        if hasattr(filled, f"score_{pool}"):
+            getattr(filled, f"score_{pool}").weight.data /= scale
     return filled
 
 
@@ -49,7 +51,7 @@ def images(*shape, seed=0):
 def difference(running, model, x):
     """The largest difference between onnxruntime's scores and the module's, in units of the largest score."""
     with no_grad():
-        expected = model(Tensor(x.astype(model.conv1_1.weight.dtype))).data
+        expected = model(Tensor(x.astype(next(model.parameters()).dtype))).data
     (scores,) = running.run(None, {"image": x})
     assert (scores.shape, scores.dtype) == (expected.shape, np.float32)
     return np.abs(scores - expected).max() / np.abs(expected).max()
@@ -84,22 +86,73 @@ def test_the_comparison_finds_a_wrong_scale(pool):
     assert difference(running, fcn, images(2, 3, 33, 47)) > 10 * TOLERANCE
 
 
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("model", FCNS)
+def test_onnxruntime_computes_the_scores_of_an_fcn_without_skips(model, geometry):
+    """Scores cropped in between to maps that they do not meet; score layers asked for that are not there."""
+    fcn = network(model, geometry=geometry, skips="none")
+    running = session(to_onnx(fcn))
+    for number, size in enumerate(SIZES):
+        assert difference(running, fcn, images(2, 3, *size, seed=number)) < TOLERANCE, size
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        (models.FCN8s, {}),
+        (models.FCN8s, {"geometry": "same", "skips": "none"}),
+        (models.FCN8sAtOnce, {"geometry": "same"}),
+        (models.VGG11, {}),
+        (models.VGG11, {"geometry": "torchvision", "fully_convolutional": True}),
+    ],
+    ids=str,
+)
+def test_batch_normalisation_is_folded_into_the_file(model, options, dtype):
+    """A layer that is left out or not scaled; statistics of the batch; the model itself changed, or put into evaluation
+    mode."""
+    normalised = network(model, batch_norm=True, dtype=dtype, **options).train()
+    before, content = normalised.state_dict(), to_onnx(normalised)
+    assert normalised.training
+    for name, array in normalised.state_dict().items():
+        assert_array_equal(array, before[name])
+    names = {tensor.name for tensor in onnx.load_from_string(content).graph.initializer}
+    assert not [name for name in names if "_bn" in name]
+    assert names >= {"conv1_1.weight", "conv1_1.bias", "fc7.bias"}
+    size = (224, 224) if model is models.VGG11 else (65, 97)
+    assert difference(session(content), normalised.eval(), images(2, 3, *size)) < TOLERANCE
+
+
+@pytest.mark.parametrize("options", [{}, {"skips": "none"}, {"batch_norm": False}], ids=str)
+def test_onnxruntime_computes_the_scores_of_fcn_basic(options):
+    """A map cropped to another level's; a skip of another level; pooling that rounds down."""
+    basic = network(models.FCNBasic, 3, 4, 2, **options)
+    content = to_onnx(basic)
+    onnx.checker.check_model(content, full_check=True)
+    file = onnx.load_from_string(content)
+    (image,), (output,) = file.graph.input, file.graph.output
+    assert (image.name, dimensions(image)) == ("image", ["N", 2, "H", "W"])
+    assert (output.name, dimensions(output)) == ("scores", ["N", 3, "H", "W"])
+    running = session(content)
+    for number, size in enumerate(SIZES):
+        assert difference(running, basic, images(2, 2, *size, seed=number)) < TOLERANCE, size
+
+
 @functools.cache
-def exported(model, geometry):
-    fcn = network(model, geometry=geometry)
+def exported(model, options):
+    fcn = network(model, **dict(options))
     return fcn, session(to_onnx(fcn))
 
 
-@settings(random_cases, max_examples=60)
+@settings(random_cases, max_examples=80)
 @given(
-    model=st.sampled_from(FCNS),
-    geometry=st.sampled_from(GEOMETRIES),
+    model=st.sampled_from([(models.FCNBasic, ()), *((fcn, (("geometry", g),)) for fcn in FCNS for g in GEOMETRIES)]),
     shape=st.tuples(st.integers(1, 2), st.just(3), st.integers(1, 130), st.integers(1, 130)),
     seed=st.integers(0, 2**16),
 )
-def test_onnxruntime_computes_the_scores_at_any_size(model, geometry, shape, seed):
+def test_onnxruntime_computes_the_scores_at_any_size(model, shape, seed):
     """A remainder modulo 32 at which the file and the module round differently."""
-    fcn, running = exported(model, geometry)
+    fcn, running = exported(*model)
     assert difference(running, fcn, images(*shape, seed=seed)) < TOLERANCE
 
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from minifcn import models
+from minifcn import Tensor, models, ops
 from minifcn.errors import WeightsError
 from minifcn.training import SGD
 from minifcn.training.checkpoint import Progress, read_progress, restore_checkpoint, save_checkpoint
 
 
-def network(width=2):
-    model = models.FCN32s(2, width=width, fc_width=2, geometry="same")
+def network(width=2, batch_norm=False):
+    model = models.FCN32s(2, width=width, fc_width=2, geometry="same", batch_norm=batch_norm)
     return model, SGD(model.parameters(), lr=0.1, momentum=0.9)
 
 
@@ -44,6 +44,28 @@ def test_everything_comes_back(checkpoint):
         np.testing.assert_array_equal(other_arrays[name], value)
     assert other.dropout.generator.random() == model.dropout.generator.random()
     assert read_progress(path) == Progress(1, 5, 2.5, [{"stage": "x"}], {"mean_iu": 0.1})
+
+
+def test_a_run_with_batch_normalisation_goes_on_as_if_it_had_never_stopped(tmp_path):
+    """Running means and variances left out of the file, or loaded into a copy that training does not move."""
+
+    def train(model, optimizer, steps):
+        for step in steps:
+            images = np.random.default_rng(step).normal(size=(2, 3, 33, 40)).astype(np.float32)
+            optimizer.zero_grad()
+            ops.softmax_cross_entropy(model(Tensor(images)), (images[:, 0] > 0).astype(int)).backward()
+            optimizer.step()
+
+    model, optimizer = network(batch_norm=True)
+    train(model, optimizer, range(2))
+    save_checkpoint(tmp_path / "c.safetensors", model, optimizer, Progress())
+    train(model, optimizer, range(2, 4))
+    other, other_optimizer = network(batch_norm=True)
+    restore_checkpoint(tmp_path / "c.safetensors", other, other_optimizer)
+    train(other, other_optimizer, range(2, 4))
+    assert "conv1_1_bn.running_var" in model.state_dict()
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(other.state_dict()[name], value, err_msg=name)
 
 
 @pytest.mark.parametrize("length", [0, 1, 7, 8, 100, 1000, -1])

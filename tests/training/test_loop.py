@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from networks import fill
 
-from minifcn import models, ops
-from minifcn.data import Loader, Shapes
+from minifcn import Tensor, models, ops
+from minifcn.data import Batch, Loader, Shapes
 from minifcn.errors import TrainingError
 from minifcn.training import SGD, Adam, paper_groups, poly, segmentation_loss, train
 from minifcn.weights import Preprocessing
@@ -41,7 +42,7 @@ def test_gradients_do_not_add_up_over_steps():
         for batch in [next(loader.epoch(0))] * 2:
             if zero_between:
                 optimizer.zero_grad()
-            segmentation_loss()(model(_tensor(batch.images)), batch.labels, np.random.default_rng(0)).backward()
+            segmentation_loss()(model(Tensor(batch.images)), batch.labels, np.random.default_rng(0)).backward()
             optimizer.step()
         return model.score_fr.bias.data
 
@@ -50,12 +51,6 @@ def test_gradients_do_not_add_up_over_steps():
     list(train(model, loader, SGD(model.parameters(), lr=0.1), steps=2, loss=segmentation_loss()))
     np.testing.assert_array_equal(model.score_fr.bias.data, weights_after(True))
     assert not np.allclose(model.score_fr.bias.data, weights_after(False))
-
-
-def _tensor(array):
-    from minifcn import Tensor
-
-    return Tensor(array)
 
 
 def test_the_schedule_reaches_the_optimizer():
@@ -93,3 +88,99 @@ def test_a_loss_that_is_not_a_number_stops_before_the_weights_are_touched():
         list(train(model, shapes_loader(), optimizer, steps=2, loss=broken))
     for name, value in model.state_dict().items():
         np.testing.assert_array_equal(value, before[name])
+
+
+class Batches:
+    """A loader of given pictures, so many a batch, in order, in float64."""
+
+    def __init__(self, images, labels, batch_size):
+        self.images, self.labels, self.batch_size = images, labels, batch_size
+
+    def __len__(self):
+        return len(self.images) // self.batch_size
+
+    def epoch(self, epoch, start=0):
+        for first in range(start * self.batch_size, len(self.images), self.batch_size):
+            part = slice(first, first + self.batch_size)
+            names = [str(number) for number in range(len(self.images))[part]]
+            yield Batch(self.images[part], self.labels[part], names, [(32, 32)] * len(names))
+
+
+def trained(batch_size, accumulate, make_optimizer, loss, steps=3):
+    """The weights after some steps on four pictures (without void), and what each step told."""
+    rng = np.random.default_rng(11)
+    images, labels = rng.standard_normal((4, 3, 32, 32)), rng.integers(0, 3, (4, 32, 32)).astype(np.uint8)
+    model = fill(models.FCN8s(3, width=2, fc_width=4, geometry="same", dropout=0))
+    loader = Batches(images, labels, batch_size)
+    told = list(train(model, loader, make_optimizer(model), steps=steps, loss=loss, accumulate=accumulate))
+    return model.state_dict(), told
+
+
+@pytest.mark.parametrize(
+    "make_optimizer",
+    [
+        lambda model: SGD(paper_groups(model, lr=1e-2, weight_decay=1e-3), lr=1e-2, momentum=0.9),
+        lambda model: Adam(paper_groups(model, lr=1e-3, weight_decay=1e-3), lr=1e-3),
+    ],
+    ids=["sgd", "adam"],
+)
+def test_two_batches_of_two_are_one_batch_of_four(make_optimizer):
+    """Gradients added up and not divided, or only the last batch's; Adam would not notice the first, momentum would."""
+    whole, told = trained(4, 1, make_optimizer, segmentation_loss())
+    parts, told_in_parts = trained(2, 2, make_optimizer, segmentation_loss())
+    for name, value in whole.items():
+        np.testing.assert_allclose(parts[name], value, rtol=1e-9, atol=1e-9, err_msg=name)
+    assert [step.loss for step in told_in_parts] == pytest.approx([step.loss for step in told], rel=1e-9)
+    assert [step.images for step in told_in_parts] == [step.images for step in told] == [4] * 3
+    untrained = fill(models.FCN8s(3, width=2, fc_width=4, geometry="same", dropout=0)).state_dict()
+    assert np.abs(whole["conv1_1.weight"] - untrained["conv1_1.weight"]).max() > 1e-4
+    half, _ = trained(2, 1, make_optimizer, segmentation_loss())
+    assert np.abs(half["conv1_1.weight"] - whole["conv1_1.weight"]).max() > 1e-6
+
+
+def test_a_sum_stays_that_of_one_batch():
+    """Twenty batches for each step would otherwise need a learning rate twenty times smaller."""
+
+    def sgd(model):
+        return SGD(model.parameters(), lr=1e-5)
+
+    mean_of_two, _ = trained(2, 2, sgd, segmentation_loss(reduction="sum"))
+    sum_of_four, _ = trained(4, 1, lambda model: SGD(model.parameters(), lr=0.5e-5), segmentation_loss(reduction="sum"))
+    for name, value in sum_of_four.items():
+        np.testing.assert_allclose(mean_of_two[name], value, rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 3])
+def test_a_start_in_the_middle_sees_the_same_pictures_and_the_same_chances(accumulate):
+    """Started at batch 3 in place of step 3; or chances that depend on how often the process was started."""
+    seen = []
+
+    def loss(scores, labels, generator):
+        seen.append((labels, generator.random()))
+        return ops.softmax_cross_entropy(scores, labels)
+
+    options = {"steps": 5, "loss": loss, "accumulate": accumulate}
+    model = small_model()
+    list(train(model, shapes_loader(), SGD(model.parameters(), lr=0), **options))
+    whole = seen[3 * accumulate :]
+    seen.clear()
+    list(train(model, shapes_loader(), SGD(model.parameters(), lr=0), start=3, **options))
+    assert len(seen) == len(whole) == 2 * accumulate
+    for (labels, chance), (expected, expected_chance) in zip(seen, whole, strict=True):
+        np.testing.assert_array_equal(labels, expected)
+        assert chance == expected_chance
+
+
+def test_the_chances_of_a_loss_differ_from_batch_to_batch_and_with_the_seed():
+    """One mask of pixels for all batches, or for all seeds, would leave the same pixels out for ever."""
+    seen = []
+
+    def loss(scores, labels, generator):
+        seen.append(generator.random())
+        return ops.softmax_cross_entropy(scores, labels)
+
+    model = small_model()
+    for seed in (0, 1):
+        optimizer = SGD(model.parameters(), lr=0)
+        list(train(model, shapes_loader(), optimizer, steps=2, loss=loss, accumulate=2, seed=seed))
+    assert len(set(seen)) == 8

@@ -123,6 +123,40 @@ def test_a_classifier_becomes_the_three_fcns_of_the_paper(finished):
     assert {row["stage"] for row in rows_of(out)} == set(STAGES)
 
 
+def test_torchvision_s_networks_with_batch_normalisation_are_trained_without(tmp_path, refused):
+    """vgg16_bn-6c64b313.pth, whose normalisation is folded when it is read: normalised again by statistics that start
+    at 0 and 1, or refused without a word about what differs."""
+    torch = pytest.importorskip("torch", reason="what writes such files")
+    import published
+
+    module = published.torch_vgg_bn("vgg16", published.network("vgg16"))
+    torch.save(module.state_dict(), tmp_path / "vgg16_bn.pth")
+    out = begin(tmp_path / "vgg16_bn.pth", tmp_path / "run", "--model", "fcn32s", "--lr", "0")
+    assert Config.from_toml(out / "config.toml").batch_norm == "none"
+    trained, file = (weights.load(path) for path in (out / "model.safetensors", tmp_path / "vgg16_bn.pth"))
+    assert trained.architecture["batch_norm"] is False
+    assert trained.preprocessing == TORCHVISION
+    assert_array_equal(trained.tensors["conv1_1.weight"], file.tensors["conv1_1.weight"])
+    assert_array_equal(trained.tensors["conv5_3.bias"], file.tensors["conv5_3.bias"])
+    words = ("batch_norm=False", "batch_norm=True", "--batch-norm")
+    options = ("--out", tmp_path / "other", *QUICK, "--batch-norm", "train")
+    refused(train, 1, words, "--weights", tmp_path / "vgg16_bn.pth", *options)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_network_with_batch_normalisation_goes_on_being_trained_with_it(tmp_path):
+    """Its own file, into a network without; or, when it is frozen, with statistics that move."""
+    file = save(tmp_path / "fcn.safetensors", models.FCN32s(CLASSES, 2, 4, geometry="same", batch_norm=True))
+    before = load_file(file)
+    for number, (options, moves) in enumerate([((), True), (("--batch-norm", "frozen"), False)]):
+        options = (*options, "--lr", "1e-3")
+        after = load_file(begin(file, tmp_path / str(number), *options) / "model.safetensors")
+        assert after.keys() == before.keys()
+        for name, array in after.items():
+            changed = not np.array_equal(array, before[name])
+            assert changed == (moves if "_bn." in name else not name.startswith("upscore")), name
+
+
 def test_what_is_learnt_from_a_file_is_learnt_gently(tmp_path):
     """The default of 1e-3 destroys pretrained weights within a few steps."""
     architecture = weights.load(classifier(tmp_path / "vgg.safetensors")).architecture

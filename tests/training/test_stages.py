@@ -107,7 +107,7 @@ def test_a_stage_begins_with_the_weights_of_the_one_before(tmp_path, folder, mon
 
 def test_a_stage_is_trained_on_from_there(tmp_path):
     """The test above must not pass because nothing is trained."""
-    start(tiny(stages=STAGES, lr=(1e-2,), batch_norm="train"), tmp_path / "run").run()
+    start(tiny(stages=STAGES, steps=(3,), lr=(1e-2,), dropout=0.0, fc_width=8), tmp_path / "run").run()
     for before, after in pairwise(STAGES):
         first, second = (load_file(tmp_path / "run" / f"{stage}.safetensors") for stage in (before, after))
         assert not np.array_equal(first["conv1_1.weight"], second["conv1_1.weight"])

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
+from safetensors.numpy import save_file
 
 from minifcn import models
 from minifcn.errors import WeightsError
 from minifcn.models.fcn import restore
-from minifcn.weights import WeightFile
+from minifcn.weights import Preprocessing, WeightFile, load, save_weights
 from minifcn.weights.naming import Network, fold_batch_norm, recognise, without_wrapper
 
 pytest.importorskip("torch", reason="PyTorch, with which the tables of names are checked, is not installed")
@@ -138,6 +139,40 @@ def test_folding_by_hand():
     assert_array_equal(folded["weight"].ravel(), np.array([1, 3], np.float32))
     assert_array_equal(folded["bias"], np.array([10.5, 26], np.float32))
     assert {array.dtype for array in folded.values()} == {np.dtype(np.float32)}
+
+
+def test_folding_a_dense_layer_by_hand():
+    """Columns scaled in place of rows; a layer without a bias; another ε. With σ² + ε = 4: s = γ / 2."""
+    statistics = {"running_mean": np.array([0.5, 1]), "running_var": np.array([3.0, 3.0]), "weight": np.array([2.0, 6])}
+    folded = fold_batch_norm({"weight": np.array([[1.0, 2, 3], [4, 5, 6]])}, statistics, eps=1.0)
+    assert_array_equal(folded["weight"], [[1, 2, 3], [12, 15, 18]])
+    assert_array_equal(folded["bias"], [-0.5, -3])
+
+
+OWN = {
+    "vgg16": lambda: models.VGG16(4, 2, 6, batch_norm=True),
+    "fcn8s": lambda: models.FCN8s(4, 2, 6, batch_norm=True),
+    "fcn-basic": lambda: models.FCNBasic(4, 2),
+    "fcn-basic without batch normalisation": lambda: models.FCNBasic(4, 2, batch_norm=False),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_own_networks_are_never_taken_for_published_ones(tmp_path, name):
+    """A file that lost its record, and normalised networks read as plain ones, whose statistics are left out. With its
+    record it is what that says."""
+    model = OWN[name]()
+    tensors = model.state_dict()
+    assert recognise(tensors) is None
+    path = tmp_path / "own.safetensors"
+    save_weights(path, tensors, architecture=model.architecture, preprocessing=Preprocessing())
+    file = load(path)
+    assert file.architecture == model.architecture
+    assert file.tensors.keys() == tensors.keys()
+    save_file(tensors, path)  # without the record
+    file = load(path)
+    assert file.architecture == {}
+    assert file.tensors.keys() == tensors.keys()
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int64, np.bool_, np.complex64])
