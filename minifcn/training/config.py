@@ -23,6 +23,7 @@ FCN_STAGES = tuple(name for name in MODELS if name.startswith("fcn"))
 OPTIMIZERS = ("adam", "sgd")
 BATCH_NORM = ("none", "train", "frozen")
 CLASS_WEIGHTS = ("none", *WEIGHTINGS)
+LARGEST_CLASSIFIED = 224  # pixels: 7×7 cells of 32
 PER_STAGE = ("steps", "epochs", "lr")
 
 
@@ -111,6 +112,12 @@ class Config:
             )
         if self.batch_norm == "frozen" and not self.weights:
             raise UsageError("--batch-norm frozen: needs --weights, whose means and variances it keeps; or use train.")
+        drawn = CLASSIFIER in self.stages and self.data == "shapes"
+        if drawn and self.size is not None and max(self.size) > LARGEST_CLASSIFIED:
+            raise UsageError(
+                f"--size {self.size[0]}x{self.size[1]}: the classifier takes drawn pictures of at most "
+                f"{LARGEST_CLASSIFIED} pixels; draw smaller ones, or leave it out by --stages 32s,16s,8s."
+            )
         for key in PER_STAGE:
             values = getattr(self, key)
             if len(values) != len(self.stages) and not (key == "epochs" and not values):

@@ -80,11 +80,12 @@ def resolve(
 def _check_first_stage(stage: str, recipe: str, pretrained: Mapping[str, Any]) -> None:
     """UsageError if a stage that refines the one before is to start from a classifier, at the rate for refining."""
     own = read_values(recipe_path(recipe))
-    if pretrained["name"] in FCN_STAGES or stage == own["stages"][0] or len(set(own["lr"])) == 1:
+    first = next(one for one in own["stages"] if one != CLASSIFIER)
+    if pretrained["name"] in FCN_STAGES or stage in (CLASSIFIER, first) or len(set(own["lr"])) == 1:
         return
     raise UsageError(
         f"--recipe {recipe}: its learning rate for {stage} is for refining the stage before, but the weight file holds "
-        f"a classifier. Start with {own['stages'][0]} (leave out --model or --stages), or give --lr."
+        f"a classifier. Start with {first} (leave out --model or --stages), or give --lr."
     )
 
 

@@ -173,6 +173,21 @@ def test_only_the_stage_that_clashes_is_warned_of(tmp_path, capsys):
     assert re.findall("warning: ([a-z0-9]+)", capsys.readouterr().err) == ["fcn16s"]
 
 
+@pytest.mark.parametrize("recipe", ["heavy", "light", "at-once", "fine-tune"])
+def test_a_recipe_for_pretrained_weights_asks_for_them(tmp_path, capsys, recipe):
+    """A hundred thousand steps from random numbers, at a rate that hardly moves them: all background."""
+    quick = [*SMALL, "--steps", "1", "--geometry", "same", "--accumulate", "1", "--lr", "1e-3"]
+    model = "fcn8s-at-once" if recipe == "at-once" else "fcn32s"
+    assert call(train, *quick, "--recipe", recipe, "--model", model, "--out", tmp_path / "random") == 0
+    expected = f"warning: --recipe {recipe} is made to start from pretrained weights, but there are none"
+    assert expected in capsys.readouterr().err
+    file = weight_file(tmp_path / "vgg.safetensors", models.VGG16(5, 2, 4))
+    assert call(train, *quick, "--recipe", recipe, "--weights", file, "--model", model, "--out", tmp_path / "own") == 0
+    stages = ["--stages", f"classifier,{model}"]
+    assert call(train, *quick, "--recipe", recipe, *stages, "--out", tmp_path / "classifier") == 0
+    assert "pretrained" not in capsys.readouterr().err
+
+
 def test_what_fits_is_not_warned_of(tmp_path, capsys):
     assert call(train, *ONE, "--out", tmp_path / "run") == 0
     assert capsys.readouterr().err == ""
@@ -212,6 +227,7 @@ def test_what_fits_is_not_warned_of(tmp_path, capsys):
         (["--jitter", "1"], "--jitter 1"),
         (["--scale", "1"], "--scale: expected 2 arguments"),
         (["--scale", "1", "inf"], "--scale 1.0 inf"),
+        (["--size", "225"], "--size 225x225: the classifier takes .* at most 224 pixels; .*leave it out by --stages"),
         (["--crop", "0"], "--crop: '0' is not a size"),
         (["--skips", "concat"], "--skips: invalid choice"),
         (["--batch-norm", "frozen"], "--batch-norm frozen: needs --weights"),

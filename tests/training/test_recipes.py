@@ -178,6 +178,21 @@ def test_what_the_weight_file_is_wins_over_the_recipe_only(written):
     assert resolve({"batch_norm": "frozen", "weights": "f"}, architecture | {"batch_norm": True}).batch_norm == "frozen"
 
 
+def test_a_rate_for_refining_is_none_to_start_from_a_classifier_with(written):
+    """Heavy's 1e-14 for FCN-8s, which only refines FCN-16s: from a classifier it learns nothing."""
+    classifier = {"name": "vgg16", "width": 2, "fc_width": 4}
+    for model in ("fcn16s", "fcn8s"):
+        with pytest.raises(UsageError, match=f"--recipe heavy: .*{model}.*Start with fcn32s .*or give --lr"):
+            resolve({"model": model}, classifier, recipe="heavy")
+        assert resolve({"model": model, "lr": 1e-10}, classifier, recipe="heavy").lr == (1e-10,)
+        assert resolve({"model": model}, classifier, recipe="heavy", file=written("lr = 1e-10")).lr == (1e-10,)
+        assert resolve({"model": model}, classifier | {"name": "fcn32s", "geometry": "paper"}, recipe="heavy").lr
+        assert resolve({"model": model}, classifier, recipe="fine-tune").lr == (1e-5,)  # for all stages alike
+    assert resolve({}, classifier, recipe="heavy").stages == PAPER
+    assert resolve({"stages": PAPER}, classifier, recipe="miniature").stages == PAPER  # it starts them so itself
+    assert resolve({}, classifier, recipe="miniature").stages == STAGES
+
+
 def test_a_classifier_s_geometry_is_not_an_fcn_s():
     """VGG's "torchvision" is no geometry that an FCN has."""
     architecture = {"name": "vgg16", "width": 2, "fc_width": 4, "geometry": "torchvision"}
