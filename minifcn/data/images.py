@@ -52,13 +52,28 @@ def image_size(path: Source) -> tuple[int, int]:
         return (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
 
 
-def read_mask(path: Source, colors: Mapping[Color, int] | None = None) -> np.ndarray:
+_SAY_COLORS = (
+    "this mask is in colour, and nothing says which colour is which class. Put a classes.txt beside the folders of "
+    "images and masks with one line a class, `name R G B` (such as `car 64 0 128`), and a line `void R G B` if a "
+    "colour means void"
+)
+NUMBERS_NEEDED = (
+    "this mask is in colour, but the masks of this data set hold class numbers. Save it as a palette or grey PNG whose "
+    "pixel values are the class numbers"
+)
+
+
+def read_mask(
+    path: Source, colors: Mapping[Color, int] | None = None, *, without_colors: str = _SAY_COLORS
+) -> np.ndarray:
     """The labels in a mask file as uint8 (H, W), untouched: no scaling, no interpolation.
 
     - one channel ("index" or grey PNG, 1 to 16 bits) and palette files: the stored numbers are the labels;
     - RGB files: `colors` says which colour is which label. Without `colors`, a file whose pixels all have
       red = green = blue is read as one channel; any other is refused.
     - alpha is accepted if it is opaque everywhere.
+
+    without_colors: what to say of a file in colour if there are no `colors`, and what to do about it.
 
     Raises DataError, with the file's name, for whatever `read_image` refuses, and for JPEG (it alters the values along
     every edge), a colour that is not in `colors` (listed), transparency, and labels above 255.
@@ -76,7 +91,7 @@ def read_mask(path: Source, colors: Mapping[Color, int] | None = None) -> np.nda
         if values.ndim == 2:
             labels = _labels_of_one_channel(path, image.mode, values) // np.uint8(unpack)
         elif image.mode in ("RGB", "RGBA"):
-            labels = _labels_of_colors(path, values, colors)
+            labels = _labels_of_colors(path, values, colors, without_colors)
         else:
             raise DataError(
                 f"{path}: a mask holds one label a pixel, but this file is in Pillow's mode {image.mode}. "
@@ -208,16 +223,14 @@ def _labels_of_one_channel(path: Source, mode: str, values: np.ndarray) -> np.nd
     return values.astype(np.uint8)
 
 
-def _labels_of_colors(path: Source, values: np.ndarray, colors: Mapping[Color, int] | None) -> np.ndarray:
+def _labels_of_colors(
+    path: Source, values: np.ndarray, colors: Mapping[Color, int] | None, without_colors: str
+) -> np.ndarray:
     """uint8 (H, W, 3) -> (H, W): each pixel's colour is looked up among the sorted known ones."""
     if not colors:
         if (values == values[..., :1]).all():
             return values[..., 0]
-        raise DataError(
-            f"{path}: this mask is in colour, and nothing says which colour is which class. Put a classes.txt beside "
-            f"the folders of images and masks with one line a class, `name R G B` (such as `car 64 0 128`), and a line "
-            f"`void R G B` if a colour means void. Colours found: {format_colors(values)}."
-        )
+        raise DataError(f"{path}: {without_colors}. Colours found: {format_colors(values)}.")
     known = sorted(colors)
     codes = _color_codes(np.array(known))  # sorted, as the colours are
     pixels = _color_codes(values)

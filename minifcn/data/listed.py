@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minifcn.data.archive import File, Tree, read_list
-from minifcn.data.images import read_image, read_mask
+from minifcn.data.images import NUMBERS_NEEDED, read_image, read_mask
 from minifcn.data.masks import check_labels
 from minifcn.data.matlab import read_matlab_mask
 from minifcn.data.palette import voc_palette
@@ -90,7 +90,9 @@ class Listed:
         return Sample(image, labels, name)
 
     def _labels(self, file: File) -> np.ndarray:
-        return read_matlab_mask(file) if str(file).endswith(".mat") else read_mask(file)
+        if str(file).endswith(".mat"):
+            return read_matlab_mask(file)
+        return read_mask(file, without_colors=NUMBERS_NEEDED)
 
 
 def read_names(file: File) -> list[str]:

@@ -25,7 +25,8 @@ class Progress:
 
     stage: by number; step: how many are done in it; seconds: spent on it so far; results: of the finished stages;
     baselines: what predicting one class everywhere scores on the same pictures; preprocessing: how pictures become
-    inputs; source: the pretrained weights it started from; class_weights: each class's in the loss, [] for equal ones.
+    inputs; source: the pretrained weights it started from; class_weights: each class's in the loss, [] for equal ones;
+    config: Config.to_toml() of the run so far, "" if that is not known.
     """
 
     stage: int = 0
@@ -36,6 +37,7 @@ class Progress:
     preprocessing: dict[str, Any] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
     class_weights: list[float] = field(default_factory=list)
+    config: str = ""
 
 
 def save_checkpoint(path: Path, model: Module, optimizer: Optimizer, progress: Progress) -> None:

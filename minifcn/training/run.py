@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from minifcn import models, weights
 from minifcn.data import Loader
 from minifcn.data.frequency import class_weights, count_pixels
-from minifcn.errors import DataError, WeightsError
+from minifcn.errors import DataError, UsageError, WeightsError
 from minifcn.metrics import Evaluation
 from minifcn.models import FCNBasic, surgery
 from minifcn.training import assembly, evaluation, loop
@@ -67,12 +67,20 @@ class Run:
         self._first_network: Any = None  # that of the first stage, if it starts from a file
         if resume and self.folder.checkpoint.exists():
             self.progress = read_progress(self.folder.checkpoint)
+            self._warn_of_another_config()
             self.folder.keep_rows(config.stages, self.progress.stage, self.progress.step)
+        elif resume and self.folder.model.exists():
+            raise UsageError(
+                f"--resume: {out} holds a trained network but no checkpoint.safetensors to go on from, and training "
+                "would start over and write over it. Leave out --resume, and name another --out."
+            )
         else:
             self._warn_of_clashes()
+            self._warn_of_training_on_val()
             if config.weights:
                 self._start_from(weights.load(config.weights) if pretrained is None else pretrained)
             self.progress.class_weights = self._weigh_classes()
+        self.progress.config = config.to_toml()
         self.preprocessing = Preprocessing.from_dict(self.progress.preprocessing)
         self.folder.open(config, resume=resume)
         self.folder.start_rows()
@@ -203,6 +211,26 @@ class Run:
         for stage, lr in zip(self.config.stages, self.config.lr, strict=True):
             if explanation := assembly.clash(self.config, stage, lr, picture_size):
                 print(f"warning: {stage}: {explanation}", file=sys.stderr)
+
+    def _warn_of_training_on_val(self) -> None:
+        if self.config.split == self.config.val_split and not self.config.folds:
+            print(
+                f"warning: --val-split {self.config.val_split} is what is trained on, too: the figures say how well it "
+                "was learnt by heart, not how well new pictures will be labelled.",
+                file=sys.stderr,
+            )
+
+    def _warn_of_another_config(self) -> None:
+        """Say so if config.toml was changed since the checkpoint was saved: then it does not repeat the run."""
+        was, now = (text.splitlines() for text in (self.progress.config, self.config.to_toml()))
+        known = {line.partition(" = ")[0] for line in was}  # none in checkpoints of older versions
+        if changed := [line for line in now if line not in was and line.partition(" = ")[0] in known]:
+            print(
+                f"warning: {self.folder.path / 'config.toml'} was changed since the checkpoint was saved (now "
+                f"{'; '.join(changed)}): what is finished stays as it was trained before, only the rest follows the "
+                "new values, and the run can no longer be repeated from this file.",
+                file=sys.stderr,
+            )
 
     def _evaluate(self, model: Any) -> Evaluation:
         size = scaled_size(self.config)

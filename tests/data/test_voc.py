@@ -41,6 +41,16 @@ def test_samples_hold_labels_not_colours(tree):
     assert sample.image.dtype == sample.labels.dtype == np.uint8
 
 
+def test_a_mask_in_colour_gets_advice_that_helps(tree):
+    """The advice for folders, a classes.txt, does nothing here: VOC's classes are fixed."""
+    path = tree / "SegmentationClass" / f"{B}.png"
+    with Image.open(path) as mask:
+        mask.convert("RGB").save(path)
+    with pytest.raises(DataError, match=r"in colour, but .* hold class numbers. Save it as a palette") as caught:
+        VOC2012(tree, "train")[0]
+    assert "classes.txt" not in str(caught.value)
+
+
 def test_twenty_classes_and_background():
     assert len(VOC2012.classes) == 21
     assert (VOC2012.classes[0], VOC2012.classes[15], VOC2012.classes[20]) == ("background", "person", "tvmonitor")

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -200,6 +201,22 @@ def test_resuming_a_finished_run_changes_nothing(finished):
     assert before == ((out / "model.safetensors").read_bytes(), (out / "report.json").read_bytes())
 
 
+def test_resuming_with_a_changed_config_is_not_silent(tmp_path, finished, capsys):
+    """The checkpoint says what was trained; a config.toml that was edited would repeat another run."""
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    start(TINY, out, resume=True)
+    assert capsys.readouterr().err == ""
+    start(replace(TINY, width=3), out, resume=True)
+    assert "changed since the checkpoint was saved (now width = 3): what is finished" in capsys.readouterr().err
+
+
+def test_measuring_on_what_is_trained_on_is_not_silent(tmp_path, capsys):
+    """A folder has no lists that could keep the two apart, and may be meant to be learnt by heart."""
+    start(replace(TINY, val_split="train"), tmp_path / "out")
+    assert "warning: --val-split train is what is trained on, too" in capsys.readouterr().err
+
+
 def test_a_folder_in_use_is_not_overwritten(tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(UsageError, match=r"not empty.*--resume"):
@@ -276,3 +293,13 @@ def test_a_configuration_with_unknown_keys_is_refused(tmp_path):
     path.write_text(TINY.to_toml() + "learning_rte = 3\n")
     with pytest.raises(UsageError, match="learning_rte"):
         Config.from_toml(path)
+
+
+def test_a_trained_network_is_not_written_over_because_its_checkpoint_is_gone(tmp_path, finished):
+    """Who deletes the largest file of a finished run, and resumes by mistake, would lose the run."""
+    out = shutil.copytree(finished[0], tmp_path / "run")
+    (out / "checkpoint.safetensors").unlink()
+    before = (out / "model.safetensors").read_bytes()
+    with pytest.raises(UsageError, match=r"no checkpoint.safetensors to go on from.*another --out"):
+        start(TINY, out, resume=True)
+    assert (out / "model.safetensors").read_bytes() == before

@@ -61,10 +61,18 @@ def test_each_stage_has_a_file_and_a_row(tmp_path, folder, data):
     assert rows == [(stage, step) for stage in STAGES[1:] for step in ("1", "2")]
 
 
-def test_each_stage_is_trained_for_its_own_time_at_its_own_rate(tmp_path):
-    """The first stage's numbers for all of them."""
-    config = tiny(stages=STAGES, steps=(1, 2, 3, 4), lr=(4e-3, 3e-3, 2e-3, 1e-3), schedule="fixed")
+def test_each_stage_is_trained_for_its_own_time_at_its_own_rate(tmp_path, monkeypatch):
+    """The first stage's numbers for all of them, in what is done or in what is written; or chances of another seed."""
+    train, used = run_module.loop.train, []
+
+    def remember(model, loader, optimizer, **options):
+        used.append((options["steps"], *(group["lr"] for group in optimizer.groups), loader.seed, options["seed"]))
+        return train(model, loader, optimizer, **options)
+
+    monkeypatch.setattr(run_module.loop, "train", remember)
+    config = tiny(stages=STAGES, steps=(1, 2, 3, 4), lr=(4e-3, 3e-3, 2e-3, 1e-3), schedule="fixed", seed=7)
     start(config, tmp_path / "run").run()
+    assert used == [(steps, lr, 2 * lr, 7, 7) for steps, lr in zip(config.steps, config.lr, strict=True)]
     rows = [(row["stage"], row["step"], float(row["lr"])) for row in rows_of(tmp_path / "run") if row["lr"]]
     assert rows == [(stage, str(n), lr) for stage, n, lr in zip(STAGES, config.steps, config.lr, strict=True)]
 
