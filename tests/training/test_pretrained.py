@@ -280,7 +280,8 @@ def test_a_network_trained_here_can_be_trained_on_and_converted(tmp_path):
     assert source["name"] == "model.safetensors"
     for file in (first / "model.safetensors", second / "model.safetensors"):
         assert command(convert, file, "--to", "caffe-names", "--out", tmp_path / "x.safetensors") == 0
-        assert load_file(tmp_path / "x.safetensors").keys() == load_file(file).keys()
+        folded = models.surgery.fold_batch_norm(models.from_weights(file))  # the miniature normalises over the batch
+        assert load_file(tmp_path / "x.safetensors").keys() == folded.state_dict().keys()
 
 
 def test_any_container_will_do(tmp_path):

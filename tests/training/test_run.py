@@ -81,8 +81,16 @@ def test_a_run_leaves_everything_behind(finished):
             "mean_iu",
             "fw_iu",
             "boundary_iu",
+            "class_iu",
+            "intervals",
+            "confidence",
             "seconds",
         }
+        known = [iu for iu in stage["class_iu"].values() if iu is not None]  # null: absent from truth and prediction
+        assert len(stage["class_iu"]) == 9
+        assert stage["mean_iu"] == pytest.approx(np.mean(known))
+        low, high = stage["intervals"]["mean_iu"]
+        assert low <= high
     assert 0 <= report["classifier"]["accuracy"] <= 1
     assert report["all_background"]["pixel_accuracy"] > 0.5
 
