@@ -14,7 +14,7 @@ from tiny_runs import STAGES, assert_same_weights, call, few_pictures, rows_of, 
 
 from minifcn import evaluate, models, train
 from minifcn.commands import run_command
-from minifcn.training import RECIPES, Config
+from minifcn.training import RECIPES, Config, resolve
 from minifcn.weights import Preprocessing, load, save_weights
 
 SMALL = ["--size", "32", "--width", "2", "--fc-width", "4", "--quiet"]
@@ -302,6 +302,8 @@ def test_the_command_line_may_do_without_a_file_s_weights(tmp_path, fcn):
     file.write_text(f"weights = '{fcn}'\n")
     assert call(train, *ONE, "--config", file, "--weights", "", "--batch-norm", "train", "--out", tmp_path / "run") == 0
     assert "conv1_1_bn.weight" in load_file(tmp_path / "run" / "model.safetensors")
+    config = Config.from_toml(tmp_path / "run" / "config.toml")
+    assert (config.weights, config.dropout) == ("", resolve({}).dropout)
 
 
 def test_a_download_is_of_the_data_that_the_file_names(tmp_path, monkeypatch, folder):
