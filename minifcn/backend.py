@@ -22,6 +22,7 @@ import scipy.sparse
 from threadpoolctl import ThreadpoolController
 
 from minifcn.errors import DeviceError, UsageError
+from minifcn.threads import can_start_threads
 
 Array = Any  # an array of some backend: numpy.ndarray or cupy.ndarray
 Item = TypeVar("Item")
@@ -195,14 +196,14 @@ def _thread_pool(threads: int) -> ThreadPoolExecutor:
 
 def get_threads() -> int:
     """How many threads the CPU backend uses: what `set_threads` said, else what BLAS was set to (OMP_NUM_THREADS,
-    OPENBLAS_NUM_THREADS), else the cores this process may use.
+    OPENBLAS_NUM_THREADS), else the cores this process may use; 1 where threads cannot be started, as in a browser.
     """
     global _thread_count
     if _thread_count is None:
         with _lock:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             pools = [pool["num_threads"] for pool in _blas().info() if pool["user_api"] == "blas"]
-            _thread_count = min([cores, *pools])
+            _thread_count = min([cores, *pools]) if can_start_threads() else 1
     return _thread_count
 
 
@@ -228,5 +229,7 @@ def set_threads(threads: int) -> None:
     global _thread_count
     if threads < 1:
         raise UsageError(f"--threads {threads}: at least 1 is needed.")
+    if threads > 1 and not can_start_threads():
+        raise UsageError(f"--threads {threads}: this Python cannot start threads; use --threads 1, or leave it out.")
     _thread_count = threads
     _blas().limit(limits=threads, user_api="blas")

@@ -14,6 +14,7 @@ import numpy as np
 from minifcn.data.sample import Dataset, Sample
 from minifcn.data.transforms import Normalise, collate, resize
 from minifcn.errors import UsageError
+from minifcn.threads import can_start_threads
 
 # Kinds of random streams. NumPy treats a seed of [1, 2] like one of [1, 2, 0], so every seed here has four numbers.
 _ORDER, _AUGMENT = 0, 1
@@ -38,7 +39,8 @@ class Loader:
     size: what every sample is scaled to; by default they keep theirs.  augment: (sample, rng) -> sample, after that.
     shuffle: another order each epoch.
     drop_last: leave out a last batch that is not full.
-    prefetch: how many batches are prepared ahead, by at most as many threads; 0 prepares each when it is asked for.
+    prefetch: how many batches are prepared ahead, by at most as many threads; 0 prepares each when it is asked for,
+      as does a Python that cannot start threads.
 
     An exception in a thread reaches the consumer in the place of its batch, with a note that says which sample it was.
     Closing the iterator, or leaving the loop over it, stops the threads.
@@ -81,7 +83,7 @@ class Loader:
         if epoch < 0 or not 0 <= start <= len(self):
             raise UsageError(f"Loader: epoch {epoch} from batch {start}; there are {len(self)} batches an epoch.")
         order = self._order(epoch)
-        if self.prefetch == 0:
+        if self.prefetch == 0 or not can_start_threads():
             return (self._batch(order, epoch, number) for number in range(start, len(self)))
         return self._prefetched(order, epoch, start)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minifcn.errors import WeightsError
+from minifcn.threads import can_start_threads
 from minifcn.weights.catalogue import published_as
 from minifcn.weights.container import Container, read_container
 from minifcn.weights.formats import safetensors
@@ -103,6 +104,8 @@ def _hashes(path: Path) -> dict[str, str]:
             return hashlib.file_digest(file, algorithm).hexdigest()
 
     algorithms = ("sha256", "sha1", "md5")
+    if not can_start_threads():
+        return {algorithm: digest(algorithm) for algorithm in algorithms}
     with ThreadPoolExecutor() as pool:
         return dict(zip(algorithms, pool.map(digest, algorithms), strict=True))
 
