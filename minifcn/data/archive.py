@@ -40,13 +40,17 @@ class Packed(NamedTuple):
     def open(self) -> BytesIO:
         """The content. Every call opens the tar anew, so that threads do not share a position in it."""
         if self.size > _LARGEST_FILE:
-            raise DataError(f"{self}: {self.size:,} bytes are more than an image or a list can have.")
+            raise DataError(
+                f"{self}: {self.size:,} bytes are more than an image or a list can have. Download the archive again."
+            )
         try:
             with open(self.archive, "rb") as file:
                 file.seek(self.offset)
                 content = file.read(self.size)
         except OSError as error:
-            raise DataError(f"{self.archive}: cannot be read ({error.strerror or error}).") from error
+            raise DataError(
+                f"{self.archive}: cannot be read ({error.strerror or error}). Has it been moved while it was in use?"
+            ) from error
         if len(content) < self.size:
             raise _damaged(self.archive, f"{self.name} ends too early")
         return BytesIO(content)
@@ -88,11 +92,17 @@ class TarTree:
         try:
             state = tar.stat()
         except OSError as error:
-            raise DataError(f"{tar}: cannot be read ({error.strerror or error}).") from error
+            raise DataError(
+                f"{tar}: cannot be read ({error.strerror or error}). Give the path of the archive, or of its unpacked "
+                "folder."
+            ) from error
         self._index = _index(tar, state.st_mtime_ns, state.st_size)
         beginnings = {name.partition(f"{marker}/")[0] for name in self._index if f"/{marker}/" in f"/{name}"}
         if not beginnings:
-            raise DataError(f"{tar}: this tar holds no folder {marker}, so it is another archive than expected.")
+            raise DataError(
+                f"{tar}: this tar holds no folder {marker}, so it is another archive than expected. "
+                "Give that of the data set as it was published."
+            )
         self._beginning = max(beginnings)  # the latest, if it holds VOC of several years
 
     def __str__(self) -> str:

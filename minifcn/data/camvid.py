@@ -97,7 +97,7 @@ def _find_folder(given: Path) -> Path:
 def _entries(root: Path, split: str) -> dict[str, Entry]:
     """Every image of a split, by name."""
     if split not in _SPLITS or not (root / split).is_dir():
-        found = ", ".join(name for name in _SPLITS if (root / name).is_dir())
+        found = ", ".join(name for name in _SPLITS if (root / name).is_dir()) or "none of them"
         raise DataError(f"{root}: there is no split {split!r}. CamVid has train, val and test; found here: {found}.")
     published = (root / f"{split}annot").is_dir()
     if not published:

@@ -117,7 +117,8 @@ class Joined:
         for dataset in self.datasets:
             if dataset.classes != self.classes:
                 raise DataError(
-                    f"{name}: the classes {dataset.classes} and {self.classes} differ, and cannot be joined."
+                    f"{name}: the classes {dataset.classes} and {self.classes} differ; give both the same "
+                    "classes, in the same order, or use one of them alone."
                 )
         self._places = [(dataset, index) for dataset in self.datasets for index in range(len(dataset))]
 

@@ -48,14 +48,19 @@ def _unpack_into(folder: Path, archive: Path, wanted: re.Pattern[str], limit: in
             continue
         room -= member.size
         if room < 0:
-            raise DataError(f"{archive}: more than {limit:,} bytes when unpacked, more than this data set has.")
+            raise DataError(
+                f"{archive}: more than {limit:,} bytes when unpacked, more than this data set has. Download it again."
+            )
         path = folder / match["path"]
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "wb") as file:
             for piece in content(archive, tar, member):
                 file.write(piece)
     if room == limit:
-        raise DataError(f"{archive}: holds none of the files that are looked for. Is it another archive?")
+        raise DataError(
+            f"{archive}: holds none of the files that are looked for. Give the archive as it was "
+            "published, or its unpacked folder."
+        )
 
 
 def tree_digest(folder: Path) -> str:

@@ -6,7 +6,7 @@ import json
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -194,6 +194,9 @@ class Config:
     @classmethod
     def from_values(cls, values: Mapping[str, Any], source: object) -> Config:
         """The configuration of these values; UsageError, naming the source, for one missing or of another type."""
+        needed = [field.name for field in fields(cls) if field.default is MISSING and field.default_factory is MISSING]
+        if missing := [name for name in needed if name not in values]:
+            raise UsageError(f"{source}: lacks {', '.join(missing)}; write them as in the config.toml of a run.")
         try:
             return cls(**values)
         except TypeError as error:

@@ -168,7 +168,10 @@ def load_segmenter(path: str | os.PathLike[str], device: str = "cpu") -> tuple[F
     file = weights.load(path)
     model = models.from_weights(path, file)
     if not isinstance(model, FCN | FCNBasic):
-        raise UsageError(f"{os.fspath(path)}: holds a classifier, which labels pictures, not pixels.")
+        raise UsageError(
+            f"{os.fspath(path)}: holds a classifier, which labels pictures, not pixels. "
+            "Train a segmenter from it with python -m minifcn.train --weights."
+        )
     return model.to(device), file
 
 

@@ -58,7 +58,7 @@ class Run:
         if self.train_set.classes != self.val_set.classes:
             raise DataError(
                 f"{config.data}: the classes of {config.split} {self.train_set.classes} and {config.val_split} "
-                f"{self.val_set.classes} differ."
+                f"{self.val_set.classes} differ. Give both the same classes, in the same order."
             )
         for note in filter(None, (getattr(one, "note", "") for one in (self.train_set, self.val_set))):
             self.say(note)

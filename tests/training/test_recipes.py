@@ -107,7 +107,7 @@ def test_at_once_is_as_released():
 def test_fcn_basic_is_as_the_segnet_paper_trained_it():
     config = resolve({"data": "pictures"}, recipe="fcn-basic")
     assert (config.stages, config.width) == (("fcn-basic",), 64)
-    assert (config.optimizer, config.momentum, config.lr, config.schedule) == ("sgd", 0.9, (0.1,), "fixed")
+    assert (config.optimizer, config.momentum, config.lr, config.schedule) == ("sgd", 0.9, (0.01,), "fixed")
     assert (config.batch_size, config.class_weights) == (12, "median-frequency")
 
 
@@ -487,7 +487,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 def test_half_of_a_run_s_configuration_names_what_it_lacks(written):
     """A config.toml that was cut off, on resuming."""
-    with pytest.raises(UsageError, match=r"choices\.toml: .*'steps' and 'lr'"):
+    with pytest.raises(UsageError, match=r"choices\.toml: .*lacks steps, lr"):
         Config.from_toml(written('data = "shapes"\nstages = "fcn8s"\n'))
 
 
