@@ -1,0 +1,123 @@
+"""The site and the browser edition: two folders of static pages, each made by one command."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from course import notebooks
+from course.exercises import LESSONS
+
+PROJECT = notebooks.LESSONS_FOLDER.parent
+
+# The pages of the library's docstrings: title, and the modules whose public names they show.
+API = {
+    "Tensors and gradients": ("minifcn.autograd",),
+    "Operations": ("minifcn.ops",),
+    "Layers": ("minifcn.nn",),
+    "Networks": ("minifcn.models",),
+    "Weights": ("minifcn.weights",),
+    "Data": ("minifcn.data",),
+    "Training": ("minifcn.training",),
+    "Metrics": ("minifcn.metrics",),
+    "Pictures": ("minifcn.visualize",),
+    "Devices, errors": ("minifcn.backend", "minifcn.errors"),
+}
+
+
+def build_site(target: Path, *, solutions: bool = True) -> None:
+    """The Sphinx site of the lessons, executed, with the pages of docs/ and of the docstrings, in `target`.
+
+    solutions: run the lessons with the solutions in place, show their outputs beside the stubs, and let the solutions
+    be opened. Without them, as for students, the checks answer that nothing is written yet.
+    """
+    with TemporaryDirectory() as folder:
+        source = Path(folder) / "source"
+        (source / "lessons").mkdir(parents=True)
+        (source / "docs").mkdir()
+        shutil.copy(PROJECT / "docs" / "conf.py", source)
+        for text, notebook, seconds in notebooks.run_all(solutions=solutions):
+            print(f"{text.stem}: {seconds:.1f} s", flush=True)
+            _restore_stubs(notebook, notebooks.read(text))
+            path = source / "lessons" / f"{text.stem}.ipynb"
+            path.write_text(notebooks.as_json(notebook), encoding="utf-8")
+        shutil.copy(notebooks.LESSONS_FOLDER / "README.md", source / "lessons" / "index.md")
+        pages = sorted((PROJECT / "docs").glob("*.md"))
+        for page in pages:
+            shutil.copy(page, source / "docs")
+        _write_api(source / "api")
+        _write_index(source / "index.md", [page.stem for page in pages])
+        subprocess.run(
+            [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", source, target], check=True
+        )
+
+
+def build_lite(target: Path) -> None:
+    """The JupyterLite site of the lessons with the package's wheel, in `target`: a notebook server in the browser."""
+    with TemporaryDirectory() as folder:
+        contents, wheels = Path(folder) / "contents", Path(folder) / "wheels"
+        notebooks.student_copy(contents)  # with the stubs; the solutions stay outside
+        shutil.copytree(notebooks.LESSONS_FOLDER / "solutions", contents / "solutions")
+        subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", wheels, PROJECT], check=True)
+        (wheel,) = wheels.glob("*.whl")
+        first = f"%pip install -q {wheel.stem.split('-')[0]}"
+        _install_first(contents, first)
+        settings = Path(folder) / "jupyter_lite_config.json"
+        settings.write_text(json.dumps({"PipliteAddon": {"piplite_urls": [str(wheel)]}}), encoding="utf-8")
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "jupyter", "lite", "build", "--config", settings),
+                *("--contents", contents, "--output-dir", target.absolute(), "--lite-dir", folder),
+            ],
+            check=True,
+            cwd=folder,  # where it leaves its notes
+        )
+
+
+def _restore_stubs(executed: notebooks.Notebook, as_written: notebooks.Notebook) -> None:
+    """The learner sees the stub to fill, and below it what the solved lesson shows."""
+    for cell, original in zip(executed.cells, as_written.cells, strict=True):
+        cell.source = original.source
+        cell.pop("execution_count", None)
+        if cell.cell_type == "code":
+            cell.execution_count = None
+
+
+def _install_first(contents: Path, line: str) -> None:
+    """In the browser a notebook installs the package itself, in a cell before all others."""
+    for path in contents.glob("*.ipynb"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        cell = {"cell_type": "code", "id": "install", "metadata": {}, "execution_count": None, "outputs": []}
+        content["cells"].insert(1, {**cell, "source": line})
+        path.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def _write_api(folder: Path) -> None:
+    folder.mkdir()
+    for title, modules in API.items():
+        parts = [f"# {title}", "```{eval-rst}"]
+        parts += [f".. automodule:: {module}\n   :members:\n   :imported-members:\n" for module in modules]
+        (folder / f"{modules[0].rpartition('.')[2]}.md").write_text("\n\n".join([*parts, "```"]), encoding="utf-8")
+
+
+def _write_index(path: Path, pages: Iterable[str]) -> None:
+    def contents(caption: str, entries: Iterable[str]) -> str:
+        return "\n".join(["```{toctree}", ":maxdepth: 1", f":caption: {caption}", "", *entries, "```"])
+
+    path.write_text(
+        "\n\n".join(
+            [
+                "# minifcn",
+                f"A fully convolutional network for semantic segmentation, written by hand: {len(LESSONS)} lessons "
+                "from one derivative to an FCN-8s trained on operations that you wrote yourself, and the library that "
+                "they lead to. Begin with [the lessons](lessons/index.md).",
+                contents("Lessons", ["lessons/index", *(f"lessons/{text.stem}" for text in notebooks.texts())]),
+                contents("Reading", [f"docs/{page}" for page in pages]),
+                contents("Library", [f"api/{modules[0].rpartition('.')[2]}" for modules in API.values()]),
+            ]
+        ),
+        encoding="utf-8",
+    )
