@@ -100,17 +100,17 @@ sheet = visualize.prediction_sheet(
 )
 visualize.picture(
     sheet,
-    alt="The same three pictures with masks made from their truth: from cells of 32 pixels come lumps, and no ring; from "
-    "cells of 16 rounded shapes and pieces of the ring; from cells of 8 nearly the truth.",
+    alt="The same three pictures with masks made from their truth: from cells of 32 pixels come lumps, and no ring; "
+    "from cells of 16 rounded shapes and pieces of the ring; from cells of 8 nearly the truth.",
 )
 
 # %% [markdown]
-# So it is not the training alone. Whoever knows every pixel loses arms, points and teeth in cells of 32. (Shares are not
-# the cleverest scores that one could give: our FCN-32s draws some of the ring that they miss. But points and teeth it
+# So it is not the training alone. Whoever knows every pixel loses arms, points and teeth in cells of 32. (Shares are
+# not the cleverest scores that one could give: our FCN-32s draws some of the ring that they miss. But points and teeth it
 # cannot draw either.)
 #
-# And yet the 32 are no mistake: because the network has become so coarse, each of its numbers sees enough of the picture
-# to tell a gear from a disc.
+# And yet the 32 are no mistake: because the network has become so coarse, each of its numbers sees enough of the
+# picture to tell a gear from a disc.
 #
 # The last layers know *what* is there. The layers before them, with their smaller receptive fields, know less of what,
 # but more of *where*. Both are in the network already; it only has to ask both.
@@ -151,9 +151,9 @@ visualize.feature_maps(
         "score_pool3": score_pool3.data[0, kind],
     },
     columns=4,
-    alt="A picture in grey with a ring above a disc and a crescent, and three maps of scores for the class ring. The 6×6 "
-    "numbers of score_fr are large around the ring, in its hole as well; of the 12×12 of score_pool4 those on the ring; "
-    "the 24×24 of score_pool3 draw it sharply, and the outlines of the disc and the crescent too.",
+    alt="A picture in grey with a ring above a disc and a crescent, and three maps of scores for the class ring. The "
+    "6×6 numbers of score_fr are large around the ring, in its hole as well; of the 12×12 of score_pool4 those on the "
+    "ring; the 24×24 of score_pool3 draw it sharply, and the outlines of the disc and the crescent too.",
 )
 
 # %% [markdown]

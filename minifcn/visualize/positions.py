@@ -16,6 +16,7 @@ def positions(named: Mapping[str, Row], *, alt: str, outline: Mapping[str, Seque
     pixels of the image. outline: by title, the pixels to point out.
     """
     from matplotlib.patches import Rectangle
+    from matplotlib.ticker import MaxNLocator
 
     if not named:
         raise ShapeError("positions: there is nothing to draw; give at least one map.")
@@ -39,6 +40,7 @@ def positions(named: Mapping[str, Row], *, alt: str, outline: Mapping[str, Seque
             axes.text(centre, row, str(pixel), ha="center", va="center", fontsize=8, color=matplotlib_color(TEXT))
     axes.set_xlim(left - 0.5, right + 0.5)
     axes.set_ylim(len(named) - 0.4, -0.6)  # the first at the top
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_yticks(range(len(named)), list(named))
     axes.tick_params(colors=matplotlib_color(TEXT), labelsize=10, length=0)
     axes.set_xlabel("pixels of the image", color=matplotlib_color(TEXT), fontsize=10)
