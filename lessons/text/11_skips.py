@@ -106,8 +106,8 @@ visualize.picture(
 
 # %% [markdown]
 # So it is not the training alone. Whoever knows every pixel loses arms, points and teeth in cells of 32. (Shares are
-# not the cleverest scores that one could give: our FCN-32s draws some of the ring that they miss. But points and teeth it
-# cannot draw either.)
+# not the cleverest scores that one could give: our FCN-32s draws some of the ring that they miss. But points and
+# teeth it cannot draw either.)
 #
 # And yet the 32 are no mistake: because the network has become so coarse, each of its numbers sees enough of the
 # picture to tell a gear from a disc.
