@@ -447,12 +447,13 @@ masks = {name: logits.data[0].argmax(axis=0) for name, logits in steps.items()}
 visualize.gallery(
     {"picture": sample.image, **{name: visualize.colorize(mask, data.palette) for name, mask in masks.items()}},
     columns=4,
-    alt="A picture and three masks: from score_fr alone large round areas, with score_pool4 smaller ones, with "
-    "score_pool3 the outlines.",
+    alt="A picture with a ring, a disc and a crescent, and three masks. From score_fr alone the ring is a lump with a "
+    "small hole; with score_pool4 the hole is larger, and ring and crescent touch; with score_pool3 the ring is thin "
+    "and round.",
 )
 
 # %% [markdown]
-# (The first mask is not that of FCN-32s, though it is as coarse: this network was trained to have all three.)
+# (The first mask is not that of FCN-32s: this network was trained to have all three.)
 #
 # And the library's FCN-8s, with the same weights, says the same:
 
@@ -481,18 +482,17 @@ after = np.array([predict(grown, sample.image) for sample in samples])
 print(f"{100 * (before != after).mean():.2f} % of the pixels have another class")
 
 # %% [markdown]
-# Only these: twice 2 and then 16 times is not quite the same interpolation as 32 times at once. From here, training can
-# only make use of the skip where it helps.
+# Only these, since enlarging by 2 and then by 16 is not quite the same interpolation as by 32 at once. From here on,
+# training makes use of the skip where it helps.
 #
 # (In 2017 the authors trained FCN-8s at once, with the skips' features scaled down by fixed factors, nearly as well.
 # One of the two is needed. Without stages or scaling the three streams of scores start at very different sizes.)
 #
 # ## What write-ups get wrong
 #
-# - **Numbers without reasons.** Many copies of FCN-8s contain `[:, :, 5:5 + …]`, `9` and `31` as they stand in the
-#   release, and often together with another padding, to which they do not belong. They follow from the geometry; change
-#   that, and they change.
-# - **The middle.** Others crop the middle. You have seen where that leads.
+# - **Numbers without reasons.** Copies of FCN-8s contain `[:, :, 5:5 + …]`, 9 and 31 as they stand in the release. They
+#   belong to its paddings of 100 and 0; with others they are others.
+# - **The middle.** It fits the skips of a picture of 500 pixels, by chance. You have seen what comes of it elsewhere.
 # - **FCN without skips.** Some courses build FCN-32s, with one upsampling, and call it *the* FCN. What the paper adds
 #   to it is this lesson.
 # - Fully connected layers are replaced by *convolutions*, not by "deconvolutions"; and only the last layer of the

@@ -967,7 +967,8 @@ def test_a_record_that_makes_no_sense_is_an_error_or_does_no_harm(tmp_path, conv
 def start_and_halt_before_the_end(*arguments):
     """A process that converts, and halts for good when all is written but nothing yet has its final name."""
     code = (
-        "import os, runpy, time\n"
+        "import os, runpy, signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores Ctrl-C
         "def halt(file):\n"
         "    print('halted', flush=True)\n"
         "    time.sleep(10_000)\n"

@@ -62,7 +62,12 @@ def test_stopped_processes_save_where_they_are(tmp_path):
     out = tmp_path / "study"
     arguments = ("--size", "32x32", "--only", "stages", "--seeds", "2", "--out", out, "--jobs", "2")
     process = subprocess.Popen(
-        command(*arguments), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        command(*arguments),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores Ctrl-C
     )
     metrics = [out / f"staged-seed{seed}" / "metrics.csv" for seed in (0, 1)]
     while process.poll() is None and not all(path.exists() and len(path.read_text().split()) > 2 for path in metrics):

@@ -19,6 +19,7 @@ def check_compose(compose: Callable[..., Any], generator: np.random.Generator) -
     _check_path(compose, [pool, pool], "two poolings")
     _check_path(compose, [conv, pool], "a convolution, then a pooling")
     _check_path(compose, [pool, conv], "a pooling, then a convolution")
+    _check_path(compose, [pool, pool, conv], "two poolings, then a convolution")
     _check_path(compose, [pool, pool, up], "two poolings, then upsampling ×2")
     _check_path(compose, [], "no layer at all")
     for name, ups in (("FCN-32s", (32,)), ("FCN-16s", (2, 16)), ("FCN-8s", (2, 2, 8))):
@@ -58,6 +59,14 @@ def _check_path(compose: Callable[..., Any], path: Sequence[Map], what: str) -> 
         ),
         "each offset is multiplied by the scale of its own layer; it must be by that of the layers before it. Is the "
         "scale multiplied before the offset is used?": (scale, _with_new_scale(path)),
+        "each offset is multiplied by the scale of the one layer before it; take the product of all before it.": (
+            scale,
+            sum((step[1] * before for before, step in zip(_scales_before(path), path, strict=True)), Fraction(0)),
+        ),
+        "the offsets are divided by the scale of the layers before; they are to be multiplied by it.": (
+            scale,
+            _with_divided_offsets(path),
+        ),
         "the scales are added; they are to be multiplied.": (sum(step[0] for step in path), offset),
         "the offset is that of the last layer.": (scale, path[-1][1] if path else 0),
         "the scale is that of the last layer; scales of layers in a row multiply.": (
@@ -86,6 +95,19 @@ def _with_new_scale(path: Sequence[Map]) -> Fraction:
         scale *= layer_scale
         total += scale * layer_offset
     return total
+
+
+def _with_divided_offsets(path: Sequence[Map]) -> Fraction:
+    scale, total = Fraction(1), Fraction(0)
+    for layer_scale, layer_offset in path:
+        total += layer_offset / scale
+        scale *= layer_scale
+    return total
+
+
+def _scales_before(path: Sequence[Map]) -> list[Fraction]:
+    """For each layer, the scale of the one before it alone."""
+    return [Fraction(1), *(step[0] for step in path[:-1])][: len(path)]
 
 
 def _floats(pair: Sequence[Any]) -> list[float]:
@@ -159,6 +181,9 @@ def _check_decoder(
     try:
         result = decoder(*inputs, list(weights), image_size, crops=tuple(crops), paddings=tuple(paddings))
     except ValueError as error:
+        if any(words in str(error) for words in ("at least 1", "negative", "zero-size")):  # maps without pixels
+            given = f"crops={tuple(crops)} and paddings={tuple(paddings)}"
+            raise Wrong(call, f"{error} Here {given} are given: are other numbers written in their place?") from None
         if "broadcast" not in str(error):
             raise
         raise Wrong(
@@ -204,6 +229,10 @@ def _check_decoder(
         "the filters of the first two upsamplings are exchanged.": decoded(
             scores, [filters[1], filters[0], filters[2]]
         ),
+        "filters[0] is used for both skips.": decoded(scores, [filters[0], filters[0], filters[2]]),
+        "crops[0] is used for both skips.": decoded(crops=(crops[0], crops[0], crops[2])),
+        "the paddings of the first two upsamplings have no effect.": decoded(paddings=(0, 0, paddings[2])),
+        "paddings[0] is used for all three.": decoded(paddings=(paddings[0],) * 3),
         "image_size is read as (width, height); it is (height, width).": lambda: _decode(
             scores, filters, image_size[::-1], crops, paddings
         ),

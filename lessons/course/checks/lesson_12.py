@@ -58,7 +58,16 @@ def _check_counts(
 ) -> None:
     given = [one.copy() for one in [*predictions, *labels]]
     options = {} if ignore_index == 255 else {"ignore_index": ignore_index}
-    yours = confusion_matrix(list(predictions), list(labels), num_classes, **options)
+    try:
+        yours = confusion_matrix(list(predictions), list(labels), num_classes, **options)
+    except ValueError as error:
+        if "reshape" not in str(error):
+            raise
+        raise Wrong(
+            call,
+            f"{error}. np.bincount gives as many numbers as the largest one needs, and at least minlength: there are "
+            "too few without minlength=num_classes**2, and too many where void pixels are among them.",
+        ) from None
     for before, after in zip(given, [*predictions, *labels], strict=True):
         if not np.array_equal(before, after):
             raise Wrong(
@@ -174,6 +183,9 @@ def _check_mean_iu(mean_iu: Callable[[Array], float], counts: Array, call: str) 
                 np.where(union > 0, ius, 1)
             ),
             "there are NaNs: a class that does not occur has 0/0. Leave it out of the mean.": np.nan,
+            "`//` divides whole numbers and drops the rest; the ratio needs `/`.": np.mean(
+                correct // np.maximum(union, 1)
+            ),
             "this is pixel accuracy: the share of all pixels that are right.": correct.sum() / counts.sum(),
             "this is the mean over the rows of what was found. A union also holds what was predicted as the class and "
             "is none of it: the column.": np.nanmean(correct / truth),
@@ -218,13 +230,13 @@ RUNS = {
     "E": "BGR swapped",
 }
 _LEARNS = {  # why a run that learns is neither of the two that do not
-    "learning rate against loss sum": "with steps of 1e-10 nothing moves, so the loss would stay at ln 9 = 2.1972. In "
-    "run {run} it falls.",
+    "learning rate against loss sum": "at a learning rate of 1e-10 nothing moves, so the loss would stay at ln 9 = "
+    "2.1972. In run {run} it falls.",
     "weights not copied": "a deep network with random weights would predict background everywhere for long, and its "
     "loss would stop at the floor of the frequencies. Run {run} finds objects.",
 }
 _LOOKS_HEALTHY = {  # why a run that does not learn is none of those whose training was healthy, or nearly
-    "void as background": "it would still learn the objects, all but their rims. In run {run} everything is "
+    "void as background": "the network would still learn the objects, all but their rims. In run {run} everything is "
     "background.",
     "BGR swapped": "the channels were swapped at prediction only, so the loss in training would be that of the "
     "healthy run. In run {run} it is not.",
@@ -234,7 +246,7 @@ _LOOKS_HEALTHY = {  # why a run that does not learn is none of those whose train
 CONTRADICTIONS = {  # by run and wrong cause: which symptom speaks against it
     "A": _LOOKS_HEALTHY
     | {
-        "learning rate against loss sum": "with steps of 1e-10 nothing moves, so the loss would stay at ln 9 = "
+        "learning rate against loss sum": "at a learning rate of 1e-10 nothing moves, so the loss would stay at ln 9 = "
         "2.1972. In run A it falls at first, to the floor of the frequencies, and stays there.",
     },
     "B": _LEARNS
