@@ -330,7 +330,7 @@ print(f"loss of knowing only the frequencies: {-(frequencies * np.log(frequencie
 # A loss that stays there has learnt the frequencies, and has seen nothing yet.
 #
 # Used the other way round, a learning rate for a mean on a loss that is a sum, every step is as many times too long as
-# there are pixels. With the learning rates of the healthy run, the loss of a pixel went 2.2, 5373, 3·10²⁵, not a
+# there are pixels. With the learning rates of the healthy run, the loss of a pixel went 2.2, 5400, 10²⁵, not a
 # number. The learning rate and the way in which the loss is averaged are chosen *together*.
 #
 # ## Now yours
