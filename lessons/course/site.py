@@ -41,6 +41,8 @@ def build_site(target: Path, *, solutions: bool = True) -> None:
         shutil.copy(PROJECT / "docs" / "conf.py", source)
         for text, notebook, seconds in notebooks.run_all(solutions=solutions):
             print(f"{text.stem}: {seconds:.1f} s", flush=True)
+            if found := notebooks.problems(notebook, solutions=solutions):
+                sys.exit("\n".join([f"{text.stem} is not fit to be shown:", *found]))
             _restore_stubs(notebook, notebooks.read(text))
             path = source / "lessons" / f"{text.stem}.ipynb"
             path.write_text(notebooks.as_json(notebook), encoding="utf-8")
