@@ -1,5 +1,6 @@
 """Max pooling."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from minifcn.autograd.function import Context, Function
@@ -21,90 +22,90 @@ class MaxPool2d(Function):
 
     @staticmethod
     def forward(ctx: Context, x: Array, *, geometry: ConvGeometry, want_winners: bool) -> Any:
-        ctx.geometry, ctx.shape = geometry, x.shape
+        ctx.geometry = geometry
         largest = ctx.backend.xp.empty((*x.shape[:2], *geometry.output_size), x.dtype)
-        keep = want_winners or ctx.needs_input_grad[0]
-        winners = _first_inside(ctx.backend, geometry, x.shape[:2]) if keep else None
 
         def pool(channels: slice) -> None:
-            own_winners = None if winners is None else winners[:, channels]
-            _pool(ctx.backend, x[:, channels], geometry, largest[:, channels], own_winners)
+            rows = _largest(ctx.backend, x[:, channels], geometry, axis=2)  # (N, c, Ho, W)
+            _largest(ctx.backend, rows, geometry, axis=3, out=largest[:, channels])
 
         ctx.backend.map(pool, ctx.backend.channel_blocks(x))
-        if winners is not None:
-            ctx.save(winners)
-        return (largest, winners) if want_winners else largest
+        # Both are kept by the layers before and after anyway, so that saving them takes no memory, as winners would.
+        ctx.save(x, largest)
+        return (largest, _winners(ctx.backend, x, largest, geometry)) if want_winners else largest
 
     @staticmethod
     def backward(ctx: Context, grad: Array) -> Array:
-        (winners,), geometry, xp = ctx.saved, ctx.geometry, ctx.backend.xp
-        padded = xp.zeros((*ctx.shape[:2], *_padded_size(geometry)), grad.dtype)
+        (x, largest), geometry = ctx.saved, ctx.geometry
+        grad_x = ctx.backend.xp.zeros(x.shape, grad.dtype)
 
         def route(channels: slice) -> None:
-            for place, window in enumerate(_windows(geometry)):
-                padded[:, channels][window] += grad[:, channels] * (winners[:, channels] == place)
+            own, target, y, g = (array[:, channels] for array in (x, grad_x, largest, grad))
+            for _, outputs, inputs, wins in _wins(ctx.backend, own, y, geometry):
+                target[inputs] += g[outputs] * wins
 
-        ctx.backend.map(route, ctx.backend.channel_blocks(padded))
-        (top, left), (height, width) = geometry.padding, geometry.input_size
-        return padded[:, :, top : top + height, left : left + width]
-
-
-def _pool(backend: Backend, x: Array, geometry: ConvGeometry, largest: Array, winners: Array | None) -> None:
-    """Set `largest` to the maximum over each window, place by place; and `winners`, if given, to where it was found."""
-    xp, (height, width) = backend.xp, geometry.input_size
-    padded, size = x, _padded_size(geometry)
-    if size != (height, width):  # −inf, and not 0, so that padding never wins over a negative number
-        top, left = geometry.padding
-        padded = xp.full((*x.shape[:2], *size), -xp.inf, x.dtype)
-        padded[:, :, top : top + height, left : left + width] = x
-    largest[...] = -xp.inf
-    for place, window in enumerate(_windows(geometry)):
-        candidate = padded[window]
-        if winners is not None:
-            # The second condition is true for NaN only: it wins, as the maximum below says too.
-            xp.copyto(winners, place, where=(candidate > largest) | (candidate != candidate))
-        xp.maximum(largest, candidate, out=largest)  # a NaN stays
+        ctx.backend.map(route, ctx.backend.channel_blocks(x))
+        return grad_x
 
 
-def _padded_size(geometry: ConvGeometry) -> tuple[int, int]:
-    """The image with its padding, and on the right and below whatever ceil mode's last windows reach beyond it."""
-    height, width = (
-        max(n + 2 * p, (out - 1) * s + window)
-        for n, p, out, s, window in zip(
-            geometry.input_size,
-            geometry.padding,
-            geometry.output_size,
-            geometry.stride,
-            geometry.window_size,
-            strict=True,
-        )
-    )
-    return height, width
+def _largest(backend: Backend, x: Array, geometry: ConvGeometry, *, axis: int, out: Array | None = None) -> Array:
+    """The maximum over windows along one axis of (N, C, H, W), 2 or 3; a maximum over both is one after the other.
 
-
-def _windows(geometry: ConvGeometry) -> list[tuple[Any, ...]]:
-    """For each place (i, j) of the window, in reading order, the slice of the padded image that it runs over."""
-    (kernel_h, kernel_w), (stride_h, stride_w) = geometry.kernel_size, geometry.stride
-    dilation_h, dilation_w = geometry.dilation
-    last_h, last_w = (geometry.output_size[0] - 1) * stride_h, (geometry.output_size[1] - 1) * stride_w
-    return [
-        (..., slice(i, i + last_h + 1, stride_h), slice(j, j + last_w + 1, stride_w))
-        for i in range(0, kernel_h * dilation_h, dilation_h)
-        for j in range(0, kernel_w * dilation_w, dilation_w)
-    ]
-
-
-def _first_inside(backend: Backend, geometry: ConvGeometry, leading: tuple[int, int]) -> Array:
-    """The first place of each window that lies inside the image: the winner if nothing exceeds −inf."""
+    Places in the padding are left out, which is what padding with −inf means. A NaN stays.
+    """
     xp = backend.xp
-    outside = [  # how many rows or columns each window begins before the image
-        xp.maximum(geometry.padding[axis] - xp.arange(geometry.output_size[axis]) * geometry.stride[axis], 0)
-        for axis in (0, 1)
+    shape = (*x.shape[:axis], geometry.output_size[axis - 2], *x.shape[axis + 1 :])
+    result = xp.empty(shape, x.dtype) if out is None else out
+    result[...] = -xp.inf
+    for outputs, inputs in _places(geometry, axis - 2):
+        before = (slice(None),) * axis
+        xp.maximum(result[(*before, outputs)], x[(*before, inputs)], out=result[(*before, outputs)])
+    return result
+
+
+def _wins(backend: Backend, x: Array, largest: Array, geometry: ConvGeometry) -> Iterator[tuple[int, Any, Any, Array]]:
+    """For each place of the window: its number; the outputs whose window has a pixel there; these pixels; and which of
+    them are the first in their window to equal the maximum. Where that is NaN, the last NaN is the winner.
+    """
+    columns = geometry.kernel_size[1]
+    places = [
+        (i * columns + j, (..., out_rows, out_columns), (..., in_rows, in_columns))
+        for i, (out_rows, in_rows) in enumerate(_places(geometry, 0))
+        for j, (out_columns, in_columns) in enumerate(_places(geometry, 1))
     ]
-    first = [-(-pixels // step) for pixels, step in zip(outside, geometry.dilation, strict=True)]  # rounded up
-    places = first[0][:, None] * geometry.kernel_size[1] + first[1]  # (Ho, Wo)
-    dtype = xp.uint8 if geometry.taps <= 256 else xp.int64
-    return xp.broadcast_to(places.astype(dtype), (*leading, *geometry.output_size)).copy()
+    free = backend.xp.ones(largest.shape, bool)  # windows whose winner has not come yet
+    for place, outputs, inputs in places:
+        wins = x[inputs] == largest[outputs]
+        wins &= free[outputs]
+        free[outputs] ^= wins
+        yield place, outputs, inputs, wins
+    if bool(free.any()):  # a NaN does not equal itself
+        for place, outputs, inputs in reversed(places):
+            wins = (x[inputs] != x[inputs]) & free[outputs]
+            free[outputs] ^= wins
+            yield place, outputs, inputs, wins
+
+
+def _winners(backend: Backend, x: Array, largest: Array, geometry: ConvGeometry) -> Array:
+    """The place in its window of each maximum, (N, C, Ho, Wo), int64."""
+    winners = backend.xp.zeros(largest.shape, "int64")
+    for place, outputs, _, wins in _wins(backend, x, largest, geometry):
+        winners[outputs] += place * wins
+    return winners
+
+
+def _places(geometry: ConvGeometry, axis: int) -> Iterator[tuple[slice, slice]]:
+    """For each place of the window along one axis: the outputs at which it lies inside the image, and its pixels."""
+    size, count = geometry.input_size[axis], geometry.output_size[axis]
+    stride, padding, dilation = geometry.stride[axis], geometry.padding[axis], geometry.dilation[axis]
+    for offset in range(-padding, geometry.kernel_size[axis] * dilation - padding, dilation):
+        first = max(0, -(offset // stride))  # the first output whose pixel, output·stride + offset, is not before 0
+        last = max(first, min(count, (size - 1 - offset) // stride + 1))
+        start = first * stride + offset
+        yield (
+            slice(first, last),
+            slice(start, start + (last - first - 1) * stride + 1 if last > first else start, stride),
+        )
 
 
 def pooling_geometry(
@@ -172,7 +173,7 @@ def max_pool2d(
         return MaxPool2d.apply(x, geometry=geometry, want_winners=False)
     y, winners = MaxPool2d.apply(x, geometry=geometry, want_winners=True)
     xp, (out_h, out_w) = y.backend.xp, geometry.output_size
-    rows, columns = xp.divmod(winners.astype(xp.int64), geometry.kernel_size[1])  # places in the window
+    rows, columns = xp.divmod(winners, geometry.kernel_size[1])  # places in the window
     rows = rows * geometry.dilation[0] + xp.arange(out_h)[:, None] * geometry.stride[0] - geometry.padding[0]
     columns = columns * geometry.dilation[1] + xp.arange(out_w) * geometry.stride[1] - geometry.padding[1]
     return y, Tensor(rows * geometry.input_size[1] + columns, device=y.device)
