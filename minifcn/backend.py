@@ -64,6 +64,10 @@ class Backend:
             buffers[name] = np.empty(count, np.uint8)
         return buffers[name][:count].view(dtype).reshape(shape)
 
+    def strided_view(self, array: Array, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
+        """The numbers of a contiguous array in another shape, some of them several times; strides are in bytes."""
+        return np.ndarray(shape, array.dtype, array, 0, strides)  # as_strided does the same, in ten times the time
+
     def sparse_times_rows(self, matrix: Any, rows: Array) -> Array:
         """matrix · row for each row: a sparse (M, K) and a dense (R, K) give (R, M).
 
@@ -88,6 +92,21 @@ class Backend:
         most = max(1, self.block_bytes // max(1, x.nbytes // max(1, channels)))
         width = max(1, min(most, -(-channels // self.workers)))
         return [slice(first, min(first + width, channels)) for first in range(0, channels, width)]
+
+    def ranges(self, length: int, itemsize: int) -> list[slice]:
+        """range(length) in slices of about block_bytes, one for each worker at least, none tiny: items for `map`."""
+        step = max(1, min(self.block_bytes // itemsize, max(2**14, -(-length // self.workers))))
+        return [slice(first, min(first + step, length)) for first in range(0, length, step)]
+
+    @property
+    def budget_bytes(self) -> int:
+        """The most that one temporary array of an operation may take, for each worker; see `set_budget`."""
+        return _budget_bytes
+
+    @property
+    def winograd(self) -> bool:
+        """Whether convolutions gain from Winograd's fewer multiplications here."""
+        return True
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item], *, large: bool = False) -> list[Result]:
         """`[function(item) for item in items]`, spread over the CPU's threads; results in the order of the items.
@@ -118,12 +137,19 @@ class _GpuBackend(Backend):
     def scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
         return self.xp.empty(shape, dtype)  # CuPy's memory pool gives out the same memory again
 
+    def strided_view(self, array: Array, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
+        return self.xp.lib.stride_tricks.as_strided(array, shape, strides)
+
     def sparse_times_rows(self, matrix: Any, rows: Array) -> Array:
         return (matrix @ rows.T).T  # (M, K) @ (K, R) -> (M, R) -> (R, M), one launch for all rows
 
     @property
     def workers(self) -> int:
         return 1  # the device is parallel within one item
+
+    @property
+    def winograd(self) -> bool:
+        return False  # not measured on a GPU; batched products take no part in its TF32
 
     @property
     def block_bytes(self) -> int:
@@ -180,6 +206,7 @@ def _open_gpu(device: str) -> Backend:
 
 
 _thread_count: int | None = None
+_budget_bytes = 64 * 2**20
 _lock = threading.Lock()
 _scratch = threading.local()
 
@@ -218,6 +245,18 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(trim_threshold, 2**31 - 1)
         mallopt(mmap_threshold, 2**25)  # the largest that it takes
+
+
+def set_budget(bytes_per_worker: int) -> None:
+    """The most that one temporary array of an operation may take, for each worker: 64 MiB until this says otherwise.
+
+    A convolution is cut into so many blocks that their columns keep to it; but one row of output pixels, or one image
+    of a transposed convolution, is the least that a block has. Raises UsageError below 1 MiB.
+    """
+    global _budget_bytes
+    if bytes_per_worker < 2**20:
+        raise UsageError(f"set_budget: {bytes_per_worker} bytes are too few; 1 MiB (2**20) is the least.")
+    _budget_bytes = bytes_per_worker
 
 
 def set_threads(threads: int) -> None:

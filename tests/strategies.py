@@ -18,9 +18,9 @@ import minifcn.autograd.tensor
 import minifcn.nn.module
 import minifcn.ops.geometry
 import minifcn.ops.shape
-from minifcn import Tensor, backend
+from minifcn import Tensor, backend, ops
 from minifcn.backend import Backend, get_backend
-from minifcn.ops import blocks
+from minifcn.ops import blocks, winograd
 
 # The same examples each time: a random test must not fail one day in a hundred in somebody else's pull request.
 random_cases = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -45,6 +45,7 @@ class Machine:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(blocks, "CACHE_BLOCK_BYTES", self.block_bytes)
             patch.setattr(blocks, "SMALLEST_SPLIT_BYTES", 0)
+            patch.setattr(winograd, "BLOCK_BYTES", self.block_bytes)
             patch.setattr(Backend, "block_bytes", self.block_bytes)
             patch.setattr(backend, "_thread_count", self.threads)
             yield
@@ -73,6 +74,13 @@ class ConvCase:
     def tensors(self, dtype: Any = np.float64) -> list[Tensor | None]:
         return [None if array is None else Tensor(array, requires_grad=True) for array in self.arrays(dtype)]
 
+    def backpropagated(self, dtype: Any = np.float64, **options: Any) -> list[np.ndarray]:
+        """conv2d's output, and its gradients to x, weight and bias, for some gradient that is no constant."""
+        tensors = self.tensors(dtype)
+        y = ops.conv2d(*tensors, **self.arguments, **options)
+        y.backward(np.cos(np.arange(y.size)).reshape(y.shape).astype(dtype))
+        return [y.data, *(tensor.grad for tensor in tensors if tensor is not None)]
+
     def without_bias(self) -> "ConvCase":
         return replace(self, bias_shape=None)
 
@@ -90,6 +98,22 @@ def convolutions(draw: Any) -> ConvCase:
         weight_shape=(groups * out_group, in_group, *kernel),
         bias_shape=(groups * out_group,) if draw(st.booleans()) else None,
         arguments={"stride": stride, "padding": padding, "dilation": dilation, "groups": groups},
+        machine=draw(machines),
+        seed=draw(st.integers(0, 2**16)),
+    )
+
+
+@st.composite
+def small_convolutions(draw: Any) -> ConvCase:
+    """conv2d with kernels of 3×3 and stride 1, which Winograd's way is for: any size, padding, number of channels."""
+    padding = draw(pairs(0, 3))
+    size = [max(1, 3 - 2 * p) + draw(st.integers(0, 11)) for p in padding]
+    channels, out_channels = draw(pairs(1, 4))
+    return ConvCase(
+        x_shape=(draw(st.integers(1, 3)), channels, *size),
+        weight_shape=(out_channels, channels, 3, 3),
+        bias_shape=(out_channels,) if draw(st.booleans()) else None,
+        arguments={"padding": padding},
         machine=draw(machines),
         seed=draw(st.integers(0, 2**16)),
     )

@@ -72,8 +72,10 @@ class BaseNetwork(nn.Module):
 
     def _activate(self, name: str, x: Tensor) -> Tensor:
         """ReLU of the layer's output, normalised before if the network has batch normalisation."""
-        x = getattr(self, name)(x)
-        return ops.relu(getattr(self, f"{name}_bn")(x) if self.batch_norm else x)
+        layer = getattr(self, name)
+        if self.batch_norm:
+            return getattr(self, f"{name}_bn")(layer(x), relu=True)
+        return layer(x, relu=True) if isinstance(layer, nn.Conv2d) else ops.relu(layer(x))
 
     def freeze_batch_norm(self) -> None:
         """Keep the running means and variances, scales and shifts as they are, whatever is trained."""

@@ -43,7 +43,7 @@ class Conv2d(Module):
         self.bias = Parameter(np.zeros(out_channels, np.float32)) if bias else None
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
         return ops.conv2d(
             x,
             self.weight,
@@ -52,6 +52,7 @@ class Conv2d(Module):
             padding=self.padding,
             dilation=self.dilation,
             groups=self.groups,
+            relu=relu,
         )
 
 
@@ -102,7 +103,7 @@ class BatchNorm2d(Module):
         self.frozen = True
         self.weight.requires_grad = self.bias.requires_grad = False
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
         return ops.batch_norm(
             x,
             self.weight,
@@ -112,6 +113,7 @@ class BatchNorm2d(Module):
             training=self.training and not self.frozen,
             momentum=self.momentum,
             eps=self.eps,
+            relu=relu,
         )
 
 

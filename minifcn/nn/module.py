@@ -29,10 +29,10 @@ class Module:
 
     training: bool = True
 
-    def __call__(self, *inputs: Any) -> Any:
-        return self.forward(*inputs)
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        return self.forward(*inputs, **options)
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, *inputs: Any, **options: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:

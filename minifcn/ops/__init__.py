@@ -24,6 +24,7 @@ from minifcn.ops.loss import softmax_cross_entropy
 from minifcn.ops.patches import col2im, im2col
 from minifcn.ops.pool import max_pool2d
 from minifcn.ops.reduce import amax, mean, sum
+from minifcn.ops.routes import conv_route
 from minifcn.ops.shape import concatenate, crop, pad, permute, reshape, to_device, transpose
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "concatenate",
     "conv2d",
     "conv_matrix",
+    "conv_route",
     "conv_transpose2d",
     "crop",
     "dice_loss",

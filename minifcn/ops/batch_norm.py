@@ -7,6 +7,7 @@ from minifcn.autograd.function import Context, Function
 from minifcn.autograd.tensor import Tensor
 from minifcn.backend import Array
 from minifcn.errors import DtypeError, ShapeError, UsageError
+from minifcn.ops.elementwise import pass_positive
 
 
 class BatchNorm(Function):
@@ -21,11 +22,12 @@ class BatchNorm(Function):
     since x reaches L in three ways: directly, by γ r g; through μ, with dμ/dx = 1/M, by −γ r Σ g / M; and through σ²,
     with dσ²/dx = 2 (x − μ)/M and dx̂/dσ² = −x̂ r²/2, by −γ r x̂ Σ g x̂ / M.
     The last two take out of g what would only shift or scale a channel, which the normalisation undoes anyway.
+    With relu, y is max(γ x̂ + β, 0), and g counts where y > 0 only.
     Source: Ioffe and Szegedy 2015, section 3.
     """
 
     @staticmethod
-    def forward(ctx: Context, x: Array, weight: Array, bias: Array, *, eps: float) -> Any:
+    def forward(ctx: Context, x: Array, weight: Array, bias: Array, *, eps: float, relu: bool) -> Any:
         xp, count = ctx.backend.xp, x.size // x.shape[1]
         y = xp.empty(x.shape, x.dtype)
         mean, variance = (xp.empty(x.shape[1], x.dtype) for _ in range(2))
@@ -37,20 +39,24 @@ class BatchNorm(Function):
             variance[channels] = xp.einsum("ncp,ncp->c", out, out) / count
             out *= (weight[channels] / xp.sqrt(variance[channels] + eps))[:, None]
             out += bias[channels, None]
+            if relu:
+                xp.maximum(out, 0, out=out)
 
         ctx.backend.map(normalise, ctx.backend.channel_blocks(x))
-        ctx.save(x, weight, mean, 1 / xp.sqrt(variance + eps))
+        ctx.save(x, weight, mean, 1 / xp.sqrt(variance + eps), y if relu else None)
         return y, mean, variance
 
     @staticmethod
     def backward(ctx: Context, grad: Array) -> tuple[Array, Array, Array]:
-        (x, weight, mean, rate), xp = ctx.saved, ctx.backend.xp
+        (x, weight, mean, rate, rectified), xp = ctx.saved, ctx.backend.xp
         count = x.size // x.shape[1]
         grad_x = xp.empty(x.shape, x.dtype)
         grad_weight, grad_bias = (xp.empty(x.shape[1], x.dtype) for _ in range(2))
 
         def differentiate(channels: slice) -> None:
             g, out = _as_rows(grad, channels), _as_rows(grad_x, channels)
+            if rectified is not None:
+                g = g * (_as_rows(rectified, channels) > 0)
             r = rate[channels]
             xp.subtract(_as_rows(x, channels), mean[channels, None], out=out)  # x̂ / r; the r comes with the sums
             grad_bias[channels] = g.sum(axis=(0, 2))
@@ -68,11 +74,11 @@ class ScaleShift(Function):
     """y = a x + b for each channel, with a = γ r and b = β − γ r μ, where μ and r = 1/√(σ² + ε) are constants.
 
     Shapes: x (N, C, …), γ and β (C,) -> y as x.   dL/dx = γ r g,  dL/dγ = Σ g (x − μ) r,  dL/dβ = Σ g.
-    What batch normalisation becomes once its mean and variance are fixed.
+    What batch normalisation becomes once its mean and variance are fixed. With relu, as BatchNorm.
     """
 
     @staticmethod
-    def forward(ctx: Context, x: Array, weight: Array, bias: Array, *, mean: Array, rate: Array) -> Array:
+    def forward(ctx: Context, x: Array, weight: Array, bias: Array, *, mean: Array, rate: Array, relu: bool) -> Array:
         xp, scale = ctx.backend.xp, weight * rate
         shift = bias - scale * mean
         y = xp.empty(x.shape, x.dtype)
@@ -81,15 +87,19 @@ class ScaleShift(Function):
             out = _as_rows(y, channels)
             xp.multiply(_as_rows(x, channels), scale[channels, None], out=out)
             out += shift[channels, None]
+            if relu:
+                xp.maximum(out, 0, out=out)
 
         ctx.backend.map(apply, ctx.backend.channel_blocks(x))
         learns = any(ctx.needs_input_grad[1:])  # frozen normalisation needs no x, whose memory is then free again
-        ctx.save(x if learns else None, weight, mean, rate)
+        ctx.save(x if learns else None, weight, mean, rate, y if relu else None)
         return y
 
     @staticmethod
     def backward(ctx: Context, grad: Array) -> tuple[Array | None, Array | None, Array | None]:
-        (x, weight, mean, rate), xp = ctx.saved, ctx.backend.xp
+        (x, weight, mean, rate, rectified), xp = ctx.saved, ctx.backend.xp
+        if rectified is not None:
+            grad = pass_positive(ctx.backend, grad, rectified)
         axes = (0, *range(2, grad.ndim))
         per_channel = (-1, *(1,) * (grad.ndim - 2))  # (C,) -> (C, 1, …)
         grad_x = grad * (weight * rate).reshape(per_channel) if ctx.needs_input_grad[0] else None
@@ -109,6 +119,7 @@ def batch_norm(
     training: bool,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    relu: bool = False,
 ) -> Tensor:
     """Batch normalisation of x (N, C, …), as torch.nn.functional.batch_norm.
 
@@ -117,6 +128,7 @@ def batch_norm(
       the share `momentum` (the variance by its unbiased estimate, M/(M − 1) times as large). Otherwise normalise by the
       running ones, which then are constants.
     eps: added to the variance, against division by zero.
+    relu: followed by ReLU, as ops.relu(batch_norm(…)) is, but in one pass over memory.
 
     Raises ShapeError for arguments that are not (C,), and in training for channels of a single number, which have no
     variance: a map of 1×1 in a batch of one. DtypeError for arguments of another dtype than x. UsageError for a
@@ -147,14 +159,15 @@ def batch_norm(
         raise UsageError(f"batch_norm: momentum {momentum} and eps {eps}; 0 to 1, and above 0, are expected.")
     if not training:
         rate = 1 / x.backend.xp.sqrt(running_var + eps)
-        return ScaleShift.apply(x, weight, bias, mean=running_mean.copy(), rate=rate)  # training moves it in place
+        # The mean is copied, since training moves it in place.
+        return ScaleShift.apply(x, weight, bias, mean=running_mean.copy(), rate=rate, relu=relu)
     count = x.shape[0] * math.prod(x.shape[2:])
     if count < 2:
         raise ShapeError(
             f"batch_norm: an input of shape {tuple(x.shape)} gives each channel {count} number(s), which has no "
             "variance. Train with a larger batch or larger pictures, or freeze batch normalisation (evaluation mode)."
         )
-    y, mean, variance = BatchNorm.apply(x, weight, bias, eps=eps)
+    y, mean, variance = BatchNorm.apply(x, weight, bias, eps=eps, relu=relu)
     running_mean += momentum * (mean - running_mean)
     running_var += momentum * (variance * (count / (count - 1)) - running_var)
     return y

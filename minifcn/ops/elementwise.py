@@ -10,7 +10,7 @@ import numpy as np
 
 from minifcn.autograd.function import Context, Function
 from minifcn.autograd.tensor import Tensor
-from minifcn.backend import Array
+from minifcn.backend import Array, Backend
 from minifcn.errors import ShapeError
 
 
@@ -168,14 +168,32 @@ class ReLU(Function):
 
     @staticmethod
     def forward(ctx: Context, x: Array) -> Array:
-        y = ctx.backend.xp.maximum(x, 0)
+        y = ctx.backend.xp.empty(x.shape, x.dtype)
+        flat_x, flat_y = x.reshape(-1), y.reshape(-1)
+
+        def compute(part: slice) -> None:
+            ctx.backend.xp.maximum(flat_x[part], 0, out=flat_y[part])
+
+        ctx.backend.map(compute, ctx.backend.ranges(x.size, x.itemsize))
         ctx.save(y)
         return y
 
     @staticmethod
     def backward(ctx: Context, grad: Array) -> Array:
         (y,) = ctx.saved
-        return grad * (y > 0)
+        return pass_positive(ctx.backend, grad, y)
+
+
+def pass_positive(backend: Backend, grad: Array, y: Array) -> Array:
+    """g where y > 0, else 0: the gradient through a ReLU whose output is y. Block by block, on all threads."""
+    result = backend.xp.empty(grad.shape, grad.dtype)
+    flat_grad, flat_y, flat_result = grad.reshape(-1), y.reshape(-1), result.reshape(-1)
+
+    def compute(part: slice) -> None:
+        backend.xp.multiply(flat_grad[part], flat_y[part] > 0, out=flat_result[part])
+
+    backend.map(compute, backend.ranges(result.size, result.itemsize))
+    return result
 
 
 def check_broadcast(name: str, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> None:

@@ -336,3 +336,21 @@ def test_what_does_not_fit_is_refused_by_name():
     for wrong in ({"momentum": 1.5}, {"momentum": -0.1}, {"momentum": np.nan}, {"eps": 0}, {"eps": np.nan}):
         with pytest.raises(UsageError, match=r"batch_norm: momentum .* and eps .*0 to 1, and above 0"):
             call(**wrong)
+
+
+@random_cases
+@given(cases())
+def test_relu_in_the_same_pass_is_relu_after_it(case: Case):
+    """A mask from before the shift, or a gradient that passes where y is 0; in training and in evaluation."""
+    results = []
+    for relu in (False, True):
+        x, weight, bias, *running = case.arrays()
+        tensors = [Tensor(array, requires_grad=True) for array in (x, weight, bias)]
+        statistics = dict(zip(("running_mean", "running_var"), running, strict=True))
+        with case.machine.running():
+            y = ops.batch_norm(*tensors, **statistics, **case.arguments, relu=relu)
+            y = y if relu else ops.relu(y)
+            y.backward(np.cos(np.arange(y.size)).reshape(y.shape))
+        results.append([y.data, *(tensor.grad for tensor in tensors)])
+    for separate, fused in zip(*results, strict=True):
+        assert_allclose(fused, separate, rtol=1e-12, atol=1e-12)

@@ -75,15 +75,22 @@ def test_its_gradients_agree_with_finite_differences(case: ConvCase):
 
 @random_cases
 @given(convolutions())
+def test_the_sparse_matrix_gives_the_same(case: ConvCase):
+    """The definition, with strides, dilation and groups: what all other routes are measured by."""
+    with ops.conv_route("sparse"):
+        found = case.backpropagated()
+    for other, expected in zip(found, case.backpropagated(), strict=True):
+        assert_allclose(other, expected, rtol=1e-11, atol=1e-11)
+
+
+@random_cases
+@given(convolutions())
 def test_block_sizes_and_threads_change_nothing_but_rounding(case: ConvCase):
     """A row that is computed by no band, by two bands, or with another band's padding."""
     results = []
     for machine in (Machine(), Machine(block_bytes=1), Machine(block_bytes=700, threads=2), Machine(threads=3)):
         with machine.running():
-            x, weight, bias = case.tensors()
-            y = ops.conv2d(x, weight, bias, **case.arguments)
-            y.backward(np.cos(np.arange(y.size)).reshape(y.shape))
-        results.append([y.data, x.grad, weight.grad] + ([] if bias is None else [bias.grad]))
+            results.append(case.backpropagated())
     for other in results[1:]:
         for first, second in zip(results[0], other, strict=True):
             assert_allclose(second, first, rtol=1e-11, atol=1e-11)

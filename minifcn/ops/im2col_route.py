@@ -1,0 +1,147 @@
+"""Convolution as im2col and one matrix product, block by block: the plain route, for every geometry.
+
+    convolve          Y = W · im2col(x)
+    input_gradient    dX = col2im(Wᵀ · D)
+    weight_gradient   dW = D · im2col(x)ᵀ
+
+with W the weight as a matrix (out, in·kh·kw), Y of shape (out, L), and D = dL/dY. Where the rows of the kernel share
+columns (see blocks.py), a product is cut by kernel row: Y = Σ_i W_i · Z_i, and so dW_i = D · Z_iᵀ. Each map runs block
+by block (a few output rows, or a few small images, at a time), so the columns in memory are bounded whatever the size
+of the layer. A 1×1 kernel needs no columns: the image itself is the matrix.
+"""
+
+import math
+
+from minifcn.backend import Array, Backend
+from minifcn.ops.blocks import (
+    CACHE_BLOCK_BYTES,
+    Block,
+    gather_columns,
+    has_whole_patches,
+    kernel_row,
+    scatter_columns,
+    share_out,
+    split_into_blocks,
+)
+from minifcn.ops.geometry import ConvGeometry
+
+
+def convolve(
+    backend: Backend,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    geometry: ConvGeometry,
+    groups: int,
+    relu: bool = False,
+) -> Array:
+    """y_o = Σ_c w_oc ⋆ x_c + b_o:  x (N, C, H, W), weight (O, C/groups, kh, kw), bias (O,) -> y (N, O, Ho, Wo).
+
+    relu: max(y, 0) in its place.
+    """
+    out_channels, whole = len(weight), has_whole_patches(geometry, len(x), len(weight))
+    y = backend.xp.empty((len(x), out_channels, *geometry.output_size), x.dtype)
+    matrices = _kernel_matrices(backend, weight, groups, whole)
+
+    def compute(blocks: list[Block]) -> None:
+        for block in blocks:
+            columns = gather_columns(backend, x, geometry, block, whole)
+            product = _product(backend, "product", matrices[0], kernel_row(columns, geometry, block, 0, groups))
+            for i in range(1, len(matrices)):
+                product += _product(backend, "term", matrices[i], kernel_row(columns, geometry, block, i, groups))
+            target = y[block.images, :, block.rows]  # (n, O, rows, Wo)
+            result = product.reshape(out_channels, block.row_count, len(target), -1).transpose(2, 0, 1, 3)
+            if bias is None:
+                target[...] = result
+            else:
+                backend.xp.add(result, bias[:, None, None], out=target)
+            if relu:
+                backend.xp.maximum(target, 0, out=target)
+
+    blocks = split_into_blocks(backend, len(x), x.shape[1], geometry, whole, x.itemsize, weight.nbytes)
+    backend.map(compute, share_out(backend, blocks), large=_is_large(weight.nbytes))
+    return y
+
+
+def input_gradient(backend: Backend, grad: Array, weight: Array, geometry: ConvGeometry, groups: int) -> Array:
+    """dL/dx from g = dL/dy:  g (N, O, Ho, Wo), weight (O, C/groups, kh, kw) -> (N, C, H, W).
+
+    y_op = Σ_k W_ok c_kp with columns c = im2col(x), so dL/dc = Wᵀ g; each column entry is a copy of a pixel, so
+    dL/dx adds those up: col2im.
+    """
+    channels = weight.shape[1] * groups
+    grad_x = backend.xp.zeros((len(grad), channels, *geometry.input_size), grad.dtype)
+    matrix = _kernel_matrices(backend, weight, groups, whole=True)[0].swapaxes(
+        1, 2
+    )  # (groups, C/groups·kh·kw, O/groups)
+
+    def compute(blocks: list[Block]) -> None:
+        for block in blocks:
+            grad_columns = _product(backend, "product", matrix, _positions_last(grad, block, groups))
+            scatter_columns(backend, grad_columns, grad_x, geometry, block)
+
+    blocks = split_into_blocks(backend, len(grad), channels, geometry, True, grad.itemsize, weight.nbytes)
+    backend.map(compute, share_out(backend, blocks, whole_images=True), large=_is_large(weight.nbytes))
+    return grad_x
+
+
+def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeometry, groups: int) -> Array:
+    """dL/dw from g = dL/dy:  x (N, C, H, W), g (N, O, Ho, Wo) -> (O, C/groups, kh, kw).
+
+    y_op = Σ_k W_ok c_kp, so dL/dW_ok = Σ_p g_op c_kp over all images and positions: the product g · columnsᵀ.
+    """
+    xp, out_channels, in_group = backend.xp, grad.shape[1], x.shape[1] // groups
+    whole = has_whole_patches(geometry, len(x), out_channels)
+    kernel_h, kernel_w = (1, geometry.taps) if whole else geometry.kernel_size
+    shape = (kernel_h, groups, in_group * kernel_w, out_channels // groups)
+
+    def compute(blocks: list[Block]) -> Array:
+        # Summed as (dL/dw)ᵀ = columns · gᵀ: BLAS is up to twice as fast with the long side first.
+        total = xp.zeros(shape, x.dtype)
+        for block in blocks:
+            columns = gather_columns(backend, x, geometry, block, whole)
+            positions_first = _positions_last(grad, block, groups).swapaxes(1, 2)  # (groups, P, O/groups)
+            for i in range(kernel_h):
+                total[i] += _product(backend, "term", kernel_row(columns, geometry, block, i, groups), positions_first)
+        return total
+
+    weight_bytes = math.prod(shape) * x.itemsize
+    blocks = split_into_blocks(backend, len(x), x.shape[1], geometry, whole, x.itemsize, weight_bytes)
+    totals = backend.map(compute, share_out(backend, blocks), large=_is_large(weight_bytes))
+    total, *others = totals or [xp.zeros(shape, x.dtype)]
+    for partial in others:
+        total += partial
+    total = total.reshape(kernel_h, groups, in_group, kernel_w, -1).transpose(
+        1, 4, 2, 0, 3
+    )  # (groups, O/groups, C, i, j)
+    return xp.ascontiguousarray(total).reshape(out_channels, in_group, *geometry.kernel_size)
+
+
+def _is_large(weight_bytes: int) -> bool:
+    """Whether a product with these weights is worth BLAS's own threads, if it cannot be split into blocks."""
+    return weight_bytes > CACHE_BLOCK_BYTES
+
+
+def _kernel_matrices(backend: Backend, weight: Array, groups: int, whole: bool) -> list[Array]:
+    """The weight as a matrix for each group, (groups, O/groups, C/groups·kh·kw); or as one for each kernel row."""
+    out_channels, in_group, kernel_h, kernel_w = weight.shape
+    if whole:
+        return [weight.reshape(groups, out_channels // groups, -1)]
+    rows = backend.xp.ascontiguousarray(weight.transpose(2, 0, 1, 3))  # (kh, O, C/groups, kw)
+    return list(rows.reshape(kernel_h, groups, out_channels // groups, in_group * kernel_w))
+
+
+def _product(backend: Backend, name: str, left: Array, right: Array) -> Array:
+    """left @ right for each group, in scratch memory. One group goes as a plain 2-D product, the fastest there is."""
+    product = backend.scratch(name, (len(left), left.shape[1], right.shape[2]), left.dtype)
+    if len(left) == 1:
+        backend.xp.matmul(left[0], right[0], out=product[0])
+    else:
+        backend.xp.matmul(left, right, out=product)
+    return product
+
+
+def _positions_last(grad: Array, block: Block, groups: int) -> Array:
+    """A block of (N, O, Ho, Wo) as matrices (groups, O/groups, P), with P ordered (rows, images, Wo)."""
+    part = grad[block.images, :, block.rows].transpose(1, 2, 0, 3)  # (O, rows, n, Wo)
+    return part.reshape(groups, part.shape[0] // groups, -1)

@@ -1,0 +1,65 @@
+"""Ways to compute the same convolution, and which to take.
+
+    "im2col"         columns of pixels and a matrix product, block by block (blocks.py); any geometry, exact
+    "winograd-4x4"   a quarter of the multiplications (winograd.py); 3×3, stride 1, float32; rounds to about 1e-5
+    "winograd-2x2"   four ninths of them, and rounds to about 1e-6
+    "sparse"         multiplication by the explicit sparse matrix (geometry.py): the definition, and the slowest
+
+`conv_route` forces one, to compare or to learn; without it `choose` takes the fastest, by a table of measurements. It
+is a part of the source, and nothing is measured at run time, so that one computation always takes the same route.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from minifcn.backend import Backend
+from minifcn.errors import UsageError
+from minifcn.ops import winograd
+from minifcn.ops.geometry import ConvGeometry
+
+ROUTES = ("im2col", "winograd-4x4", "winograd-2x2", "sparse")
+TILES = {"winograd-4x4": winograd.TILE_4, "winograd-2x2": winograd.TILE_2}
+
+# From how many output pixels on (of the whole batch) Winograd's way is faster, by the smaller number of channels, in or
+# out: below, its fixed costs outweigh what it saves. Both gradients follow the same numbers. Measured on one core of an
+# AMD EPYC (Zen 4) with OpenBLAS 0.3.31, by `python -m minifcn.benchmark --routes`.
+_FROM_PIXELS = (  # channels from, "winograd-2x2" from, "winograd-4x4" from
+    (64, 256, 1024),
+    (16, 2304, 2304),
+    (1, 9216, 9216),
+)
+
+_forced: list[str] = []
+
+
+@contextlib.contextmanager
+def conv_route(name: str) -> Iterator[None]:
+    """Within this `with`, conv2d and its gradients go the way of this name, one of ROUTES, wherever it can be gone.
+
+    A convolution that Winograd's way does not fit (another kernel than 3×3, a stride, dilation or groups), or where it
+    would take more memory than the budget, goes by im2col all the same. Raises UsageError for another name.
+    """
+    if name not in ROUTES:
+        raise UsageError(f"conv_route: {name!r} is not one of {', '.join(ROUTES)}.")
+    _forced.append(name)
+    try:
+        yield
+    finally:
+        _forced.pop()
+
+
+def choose(
+    backend: Backend, geometry: ConvGeometry, batch: int, channels: int, out_channels: int, groups: int, dtype: Any
+) -> str:
+    """The route of one of a convolution's three maps (forward, and the gradients to the input and to the weights)."""
+    fits = winograd.fits(geometry, groups) and (
+        winograd.filter_bytes(channels, out_channels, dtype) <= backend.budget_bytes
+    )
+    if _forced:
+        return _forced[-1] if _forced[-1] not in TILES or fits else "im2col"
+    if not fits or dtype != "float32" or not backend.winograd:
+        return "im2col"
+    pixels, fewer = batch * geometry.positions, min(channels, out_channels)
+    from_2, from_4 = next((two, four) for fewest, two, four in _FROM_PIXELS if fewer >= fewest)
+    return "winograd-4x4" if pixels >= from_4 else "winograd-2x2" if pixels >= from_2 else "im2col"

@@ -1,0 +1,55 @@
+"""Convolution as multiplication by its explicit sparse matrix: the definition, and the slowest route.
+
+With G, the matrix that copies pixels into patches (geometry.py), C = (W ⊗ I)(I ⊗ G) is the whole convolution, and
+
+    convolve          y = C x = W · G x
+    input_gradient    dx = Cᵀ g = Gᵀ · (Wᵀ g)
+    weight_gradient   dw = g · (G x)ᵀ
+
+image by image. All columns of an image are in memory at once.
+"""
+
+from minifcn.backend import Array, Backend
+from minifcn.ops.geometry import ConvGeometry, transposed_patch_matrix
+
+
+def convolve(
+    backend: Backend,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    geometry: ConvGeometry,
+    groups: int,
+    relu: bool = False,
+) -> Array:
+    """y = W · G x + b:  x (N, C, H, W), weight (O, C/groups, kh, kw) -> (N, O, Ho, Wo); max(y, 0) if relu."""
+    matrix = weight.reshape(groups, len(weight) // groups, -1)  # (groups, O/groups, C/groups·kh·kw)
+    y = backend.xp.stack([matrix @ _columns(backend, image, geometry, groups) for image in x])
+    y = y.reshape(len(x), len(weight), *geometry.output_size)  # (N, groups, O/groups, L) -> (N, O, Ho, Wo)
+    y = y if bias is None else y + bias[:, None, None]
+    return backend.xp.maximum(y, 0) if relu else y
+
+
+def input_gradient(backend: Backend, grad: Array, weight: Array, geometry: ConvGeometry, groups: int) -> Array:
+    """dx = Gᵀ · (Wᵀ g):  g (N, O, Ho, Wo), weight (O, C/groups, kh, kw) -> (N, C, H, W)."""
+    channels = weight.shape[1] * groups
+    matrix = weight.reshape(groups, len(weight) // groups, -1).swapaxes(1, 2)
+    scatter = transposed_patch_matrix(geometry, grad.dtype, backend)  # Gᵀ: (H·W, kh·kw·L)
+    columns = matrix @ grad.reshape(len(grad), groups, len(weight) // groups, -1)  # (N, groups, C/groups·kh·kw, L)
+    rows = columns.reshape(len(grad) * channels, -1)  # a channel each: (N·C, kh·kw·L)
+    return backend.sparse_times_rows(scatter, rows).reshape(len(grad), channels, *geometry.input_size)
+
+
+def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeometry, groups: int) -> Array:
+    """dw = Σ_n g · (G x)ᵀ:  x (N, C, H, W), g (N, O, Ho, Wo) -> (O, C/groups, kh, kw)."""
+    grads = grad.reshape(len(grad), groups, grad.shape[1] // groups, -1)  # (N, groups, O/groups, L)
+    total = sum(
+        g @ _columns(backend, image, geometry, groups).swapaxes(1, 2) for image, g in zip(x, grads, strict=True)
+    )
+    return total.reshape(grad.shape[1], x.shape[1] // groups, *geometry.kernel_size)
+
+
+def _columns(backend: Backend, image: Array, geometry: ConvGeometry, groups: int) -> Array:
+    """G x for each channel: (C, H, W) -> (groups, C/groups·kh·kw, L)."""
+    gather = transposed_patch_matrix(geometry, image.dtype, backend).T  # G: (kh·kw·L, H·W)
+    return backend.sparse_times_rows(gather, image.reshape(len(image), -1)).reshape(groups, -1, geometry.positions)

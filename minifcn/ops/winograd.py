@@ -1,0 +1,325 @@
+"""Convolution with 3×3 kernels in a quarter of the multiplications: Winograd's minimal filtering.
+
+A tile of m×m outputs depends on (m + 2)×(m + 2) inputs d. Computed one by one the outputs take 9·m² multiplications;
+but they are sums of products of polynomials' coefficients, and such a sum can be had by evaluating the polynomials at
+m + 2 points, multiplying there, and interpolating. In two dimensions (Lavin and Gray 2016, equation 8):
+
+    y = Aᵀ [ (G w Gᵀ) ⊙ (Bᵀ d B) ] A       Bᵀ evaluates d, G the kernel w, Aᵀ interpolates; ⊙ is element by element
+
+which takes (m + 2)² multiplications: 36 in place of 144 for m = 4, 16 in place of 36 for m = 2. Summed over channels, ⊙
+becomes (m + 2)² matrix products, one for each place p in the transformed tile, over all tiles t at once:
+
+    U = G w Gᵀ  (p, O, C)       V = Bᵀ d B  (p, C, t)       M_p = U_p V_p  (p, O, t)       y = Aᵀ M A
+
+Everything is linear in w, so the gradient to the weights is the adjoint of this map: with g = dL/dy,
+
+    dM = A g Aᵀ  (p, O, t)      dU_p = dM_p V_pᵀ            dL/dw = Gᵀ dU G
+
+The gradient to the input is a convolution itself, with the kernel turned by 180° (conv.py).
+
+The price is rounding: Bᵀ and Aᵀ have entries up to 5 and 8, so that larger numbers are added up and cancel.
+`error_bound` says by how much at worst; in practice float32 loses about 1e-5 of the largest output for m = 4, and 1e-6
+for m = 2, where the plain product loses 3e-7. Computations in float64 take the exact route.
+
+Tiles are worked on in blocks that fit the cache: copied there once, transformed, multiplied, transformed back, and the
+bias added and negative numbers cut off before the block leaves it. Blocks are shared out over the CPU's threads.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minifcn.backend import Array, Backend, get_backend
+from minifcn.ops.geometry import ConvGeometry
+
+# Of V and M together in one band. Smaller ones would fit a core's own cache; but between two calls of NumPy a thread
+# needs the interpreter's lock, and with calls of few microseconds the threads do little but wait for each other.
+BLOCK_BYTES = 3 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """F(m×m, 3×3): the matrices that belong to m outputs in each direction. float64; cast to the data's dtype."""
+
+    outputs: int  # m
+    evaluate_input: np.ndarray  # Bᵀ: (m + 2, m + 2)
+    evaluate_filter: np.ndarray  # G: (m + 2, 3)
+    interpolate: np.ndarray  # Aᵀ: (m, m + 2)
+
+    @property
+    def inputs(self) -> int:
+        return self.outputs + 2
+
+    @property
+    def places(self) -> int:
+        """(m + 2)², the number of matrix products."""
+        return self.inputs**2
+
+
+# Evaluation at 0, 1, −1 and ∞.
+TILE_2 = Tile(
+    outputs=2,
+    evaluate_input=np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], float),
+    evaluate_filter=np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]) / 2,
+    interpolate=np.array([[1, 1, 1, 0], [0, 1, -1, -1]], float),
+)
+# Evaluation at 0, 1, −1, 2, −2 and ∞.
+TILE_4 = Tile(
+    outputs=4,
+    evaluate_input=np.array(
+        [
+            [4, 0, -5, 0, 1, 0],
+            [0, -4, -4, 1, 1, 0],
+            [0, 4, -4, -1, 1, 0],
+            [0, -2, -1, 2, 1, 0],
+            [0, 2, -1, -2, 1, 0],
+            [0, 4, 0, -5, 0, 1],
+        ],
+        float,
+    ),
+    evaluate_filter=np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24,
+    interpolate=np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], float),
+)
+
+
+def fits(geometry: ConvGeometry, groups: int) -> bool:
+    """Whether a convolution can go this way: 3×3, stride 1, no dilation, no groups."""
+    return geometry.kernel_size == (3, 3) and geometry.stride == geometry.dilation == (1, 1) and groups == 1
+
+
+def filter_bytes(channels: int, out_channels: int, dtype: Any) -> int:
+    """The memory that U takes, for the larger tile."""
+    return TILE_4.places * channels * out_channels * np.dtype(dtype).itemsize
+
+
+def convolve(
+    backend: Backend,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    geometry: ConvGeometry,
+    tile: Tile,
+    relu: bool = False,
+) -> Array:
+    """y_o = Σ_c w_oc ⋆ x_c + b_o:  x (N, C, H, W), weight (O, C, 3, 3), bias (O,) -> y (N, O, Ho, Wo).
+
+    relu: max(y, 0) in its place.
+    """
+    xp, out_channels = backend.xp, len(weight)
+    y = xp.empty((len(x), out_channels, *geometry.output_size), x.dtype)
+    filters = transform_filters(backend, weight, tile)  # U: (p, O, C)
+    evaluate, interpolate = (xp.asarray(m, x.dtype) for m in (tile.evaluate_input, tile.interpolate))
+
+    def compute(share: list[Band]) -> None:
+        for band in share:
+            tiles = gather(backend, "tiles", x, band, size=tile.inputs, step=tile.outputs, padding=geometry.padding)
+            values = _transform(backend, evaluate, tiles, "tiles").reshape(tile.places, x.shape[1], -1)  # V
+            products = backend.scratch("products", (tile.places, out_channels, values.shape[2]), x.dtype)
+            xp.matmul(filters, values, out=products)  # M: (p, O, C) @ (p, C, t) -> (p, O, t)
+            products = products.reshape(tile.inputs, tile.inputs, out_channels, band.rows, band.columns)
+            outputs = _transform(backend, interpolate, products, "outputs")  # (m, m, O, rows, columns)
+            if bias is not None:
+                outputs += bias[:, None, None]
+            if relu:
+                xp.maximum(outputs, 0, out=outputs)
+            _scatter(outputs, y, band)
+
+    backend.map(compute, split(backend, len(x), geometry, tile, x.shape[1], out_channels, x.itemsize))
+    return y
+
+
+def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeometry, tile: Tile) -> Array:
+    """dL/dw from g = dL/dy:  x (N, C, H, W), g (N, O, Ho, Wo) -> (O, C, 3, 3). Each worker adds up a dU of its own."""
+    xp, channels, out_channels = backend.xp, x.shape[1], grad.shape[1]
+    evaluate = xp.asarray(tile.evaluate_input, x.dtype)
+    spread = xp.asarray(tile.interpolate.T.copy(), x.dtype)  # A: (m + 2, m)
+
+    shares = split(backend, len(x), geometry, tile, channels, out_channels, x.itemsize)
+    totals = backend.scratch("totals", (len(shares), tile.places, out_channels, channels), x.dtype)  # a dU for each
+
+    def compute(share_and_total: tuple[list[Band], Array]) -> None:
+        share, total = share_and_total
+        if not share:  # an empty batch
+            total[...] = 0
+        for number, band in enumerate(share):
+            tiles = gather(backend, "tiles", x, band, size=tile.inputs, step=tile.outputs, padding=geometry.padding)
+            values = _transform(backend, evaluate, tiles, "tiles").reshape(tile.places, channels, -1)  # V
+            tiles = gather(backend, "outputs", grad, band, size=tile.outputs, step=tile.outputs, padding=(0, 0))
+            grads = _transform(backend, spread, tiles, "products").reshape(tile.places, out_channels, -1)  # dM
+            target = total if number == 0 else backend.scratch("term", total.shape, x.dtype)
+            xp.matmul(grads, values.swapaxes(1, 2), out=target)  # (p, O, t) @ (p, t, C) -> (p, O, C)
+            if number > 0:
+                total += target
+
+    backend.map(compute, zip(shares, totals, strict=True))
+    return _filter_gradient(backend, totals, tile)
+
+
+def transform_filters(backend: Backend, weight: Array, tile: Tile) -> Array:
+    """U = G w Gᵀ for each pair of channels: (O, C, 3, 3) -> ((m + 2)², O, C)."""
+    xp, (out_channels, channels) = backend.xp, weight.shape[:2]
+    evaluate = xp.asarray(tile.evaluate_filter, weight.dtype)
+    filters = xp.empty((tile.inputs, tile.inputs, out_channels * channels), weight.dtype)
+
+    def transform(part: slice) -> None:
+        taps = backend.scratch("taps", (3, 3, part.stop - part.start, channels), weight.dtype)
+        taps[...] = weight[part].transpose(2, 3, 0, 1)
+        rows = _transform_rows(backend, evaluate, taps)
+        xp.matmul(evaluate, rows, out=filters[:, :, part.start * channels : part.stop * channels])
+
+    backend.map(transform, _parts(backend, out_channels, weight.size))
+    return filters.reshape(tile.places, out_channels, channels)
+
+
+def _filter_gradient(backend: Backend, totals: Array, tile: Tile) -> Array:
+    """dL/dw = Gᵀ dU G, with dU the sum of what each worker has found: ((m + 2)², O, C) -> (O, C, 3, 3)."""
+    xp, (_, _, out_channels, channels) = backend.xp, totals.shape
+    adjoint = xp.asarray(tile.evaluate_filter.T.copy(), totals.dtype)  # Gᵀ: (3, m + 2)
+    grad = xp.empty((out_channels, channels, 3, 3), totals.dtype)
+
+    def transform(part: slice) -> None:
+        whole = totals[0, :, part]
+        for other in totals[1:, :, part]:
+            whole += other
+        square = whole.reshape(tile.inputs, tile.inputs, part.stop - part.start, channels)
+        grad[part] = _transform(backend, adjoint, square, "taps").transpose(2, 3, 0, 1)  # (3, 3, o, C)
+
+    backend.map(transform, _parts(backend, out_channels, grad.size))
+    return grad
+
+
+def _transform(backend: Backend, matrix: Array, tiles: Array, out: str) -> Array:
+    """matrix · tile · matrixᵀ for every tile: (a, a, …) -> (b, b, …), in scratch memory named `out`.
+
+    The tile's rows and columns lead, so that each side is one product of the small matrix with long rows.
+    """
+    b, rest = len(matrix), tiles.shape[2:]
+    rows = _transform_rows(backend, matrix, tiles)
+    result = backend.scratch(out, (b, b, rows.shape[2]), tiles.dtype)
+    backend.xp.matmul(matrix, rows, out=result)  # over the second axis: (b, a) @ (b, a, …) -> (b, b, …)
+    return result.reshape(b, b, *rest)
+
+
+def _transform_rows(backend: Backend, matrix: Array, tiles: Array) -> Array:
+    """matrix · tile: (a, a, …) -> (b, a, everything else)."""
+    b, a = matrix.shape
+    rows = backend.scratch("rows", (b, tiles.size // a), tiles.dtype)
+    backend.xp.matmul(matrix, tiles.reshape(a, -1), out=rows)  # over the first axis: (b, a) @ (a, a·…) -> (b, a·…)
+    return rows.reshape(b, a, -1)
+
+
+# ------------------------------------------------------------------------------------- tiles, from images and back
+
+
+@dataclass(frozen=True)
+class Band:
+    """Some rows of tiles, counted through all images of the batch; each has `columns` tiles."""
+
+    start: int
+    stop: int
+    rows_per_image: int
+    columns: int
+
+    @property
+    def rows(self) -> int:
+        return self.stop - self.start
+
+    def parts(self) -> Iterator[tuple[int, slice, slice]]:
+        """For each image in it: its number, which of its rows of tiles these are, and which of the band's."""
+        start = self.start
+        while start < self.stop:
+            image, row = divmod(start, self.rows_per_image)
+            count = min(self.stop - start, self.rows_per_image - row)
+            yield image, slice(row, row + count), slice(start - self.start, start - self.start + count)
+            start += count
+
+
+def split(
+    backend: Backend,
+    batch: int,
+    geometry: ConvGeometry,
+    tile: Tile,
+    channels: int,
+    out_channels: int,
+    itemsize: int,
+) -> list[list[Band]]:
+    """All rows of tiles, in one contiguous share for each worker, each cut into bands of about equal size.
+
+    A band has so many tiles that V and M fit the cache, but at least so many that they are twice as large as U, which
+    is read for each band; and never so many that one of them is over the budget, unless a single row is.
+    """
+    rows_per_image, columns = (-(-size // tile.outputs) for size in geometry.output_size)
+    both = channels + out_channels
+    tiles = max(BLOCK_BYTES // (tile.places * both * itemsize), 2 * channels * out_channels // both)
+    tiles = max(1, min(tiles, backend.budget_bytes // (tile.places * max(channels, out_channels) * itemsize)))
+    total = batch * rows_per_image
+    workers = max(1, min(backend.workers, total))
+    shares = []
+    for first, last in itertools.pairwise(total * share // workers for share in range(workers + 1)):
+        count = max(1, -(-(last - first) * columns // tiles))  # bands in this share
+        bounds = [first + (last - first) * band // count for band in range(count + 1)]
+        shares.append([Band(a, b, rows_per_image, columns) for a, b in itertools.pairwise(bounds) if a < b])
+    return shares
+
+
+def gather(
+    backend: Backend, name: str, x: Array, band: Band, *, size: int, step: int, padding: tuple[int, int]
+) -> Array:
+    """The tiles of a band, size × size pixels each, `step` apart, with their rows and columns leading:
+    x (N, C, H, W) -> (size, size, C, rows, columns). What lies outside the image is zero.
+    """
+    channels, height, width = x.shape[1:]
+    tiles = backend.scratch(name, (size, size, channels, band.rows, band.columns), x.dtype)
+    for image, rows, place in band.parts():
+        top, bottom = rows.start * step - padding[0], (rows.stop - 1) * step - padding[0] + size
+        slab = backend.scratch("slab", (channels, bottom - top, (band.columns - 1) * step + size), x.dtype)
+        inside = slice(max(top, 0), max(min(bottom, height), max(top, 0)))
+        right = max(0, min(width, slab.shape[2] - padding[1]))
+        if (top, bottom) != (inside.start, inside.stop) or right < slab.shape[2]:
+            slab[...] = 0
+        slab[:, inside.start - top : inside.stop - top, padding[1] : padding[1] + right] = x[image, :, inside, :right]
+        per_channel, per_row, per_column = slab.strides
+        strides = (per_row, per_column, per_channel, step * per_row, step * per_column)
+        shape = (size, size, channels, rows.stop - rows.start, band.columns)
+        tiles[:, :, :, place] = backend.strided_view(slab, shape, strides)
+    return tiles
+
+
+def _scatter(outputs: Array, y: Array, band: Band) -> None:
+    """Write (m, m, O, rows, columns) to where the tiles lie in y; what hangs over its edge is dropped."""
+    m = len(outputs)
+    for image, rows, place in band.parts():
+        target = y[image, :, rows.start * m : rows.stop * m]  # (O, up to rows·m, Wo)
+        whole = target.shape[1] // m  # rows of tiles that lie in the image with all their m rows of pixels
+        pixels = target[:, : whole * m].reshape(len(target), whole, m, target.shape[2])  # -> (O, rows, m, Wo)
+        for j in range(m):
+            tiles = outputs[:, j, :, place, : -(-(target.shape[2] - j) // m)]  # (m, O, rows, columns)
+            pixels[..., j::m] = tiles[:, :, :whole].transpose(1, 2, 0, 3)
+            for i in range(target.shape[1] - whole * m):  # the last row of tiles, if it is cut off
+                target[:, whole * m + i, j::m] = tiles[i, :, whole]
+
+
+def _parts(backend: Backend, length: int, size: int) -> list[slice]:
+    """range(length) in a slice for each worker; in one if there is little to do."""
+    count = min(backend.workers, length) if size > 2**15 else 1
+    return [slice(length * part // count, length * (part + 1) // count) for part in range(count)]
+
+
+# ------------------------------------------------------------------------------------------------------- rounding
+
+
+def error_bound(x: Array, weight: Array, geometry: ConvGeometry, tile: Tile) -> Array:
+    """How far each output can be from the exact one, in float32: x (N, C, H, W), weight (O, C, 3, 3), both on the CPU.
+
+    A sum of products, each term of which passes through n roundings, is off by at most γ = n·u / (1 − n·u) times the
+    sum of the absolute values of its terms, u = 2⁻²⁴ (Higham 2002, section 3.1). That sum is what this computation
+    gives if all numbers in it, the matrices' too, are replaced by their absolute values. float64, (N, O, Ho, Wo).
+    """
+    absolute = Tile(tile.outputs, *map(np.abs, (tile.evaluate_input, tile.evaluate_filter, tile.interpolate)))
+    roundings = 2 * tile.inputs + 2 * (3 + 1) + (x.shape[1] + 1) + 2 * tile.inputs  # of V, U (with G's own), M and y
+    gamma = roundings * 2.0**-24 / (1 - roundings * 2.0**-24)
+    x, weight = (np.abs(array).astype(np.float64) for array in (x, weight))
+    return gamma * convolve(get_backend("cpu"), x, weight, None, geometry, absolute)

@@ -1,0 +1,217 @@
+"""Winograd's convolution: the same numbers as the plain one, within a bound that is stated; and the gradients."""
+
+import numpy as np
+import oracles
+import pytest
+from hypothesis import given
+from numpy.testing import assert_allclose, assert_array_equal
+from strategies import ConvCase, Machine, random_cases, seeded, small_convolutions
+
+from minifcn import Tensor, ops
+from minifcn.autograd import gradcheck
+from minifcn.backend import get_backend, set_budget
+from minifcn.errors import UsageError
+from minifcn.ops import ConvGeometry, routes, winograd
+from minifcn.ops.routes import TILES, conv_route
+
+both_tiles = pytest.mark.parametrize("route", TILES)
+
+
+def geometry(size, padding=1, kernel=3, stride=1, dilation=1):
+    return ConvGeometry.of_convolution("test", size, kernel, stride, padding, dilation)
+
+
+@both_tiles
+def test_counts_of_a_kernel_of_ones(route):
+    """A tile put a pixel aside, or padded on one side only, changes these counts; 7×6 cuts tiles at both edges."""
+    with conv_route(route):
+        y = ops.conv2d(Tensor(np.ones((1, 1, 7, 6))), Tensor(np.ones((1, 1, 3, 3))), padding=1).data[0, 0]
+    rows, columns = np.array([2, 3, 3, 3, 3, 3, 2]), np.array([2, 3, 3, 3, 3, 2])
+    assert_allclose(y, np.outer(rows, columns), rtol=1e-13)
+
+
+@both_tiles
+def test_each_matrix_is_right_for_polynomials(route):
+    """One tile in one dimension: Aᵀ [(G w) ⊙ (Bᵀ d)] = Σ_k w_k d_{i+k}, for all unit vectors w and d, exactly."""
+    tile = TILES[route]
+    for w in np.eye(3):
+        for d in np.eye(tile.inputs):
+            y = tile.interpolate @ ((tile.evaluate_filter @ w) * (tile.evaluate_input @ d))
+            assert_allclose(y, [w @ d[i : i + 3] for i in range(tile.outputs)], atol=1e-15)
+
+
+@both_tiles
+@random_cases
+@given(case=small_convolutions())
+def test_it_equals_the_loops(route, case: ConvCase):
+    """Any slip in tiles, bands over several images, edges or threads."""
+    with case.machine.running(), conv_route(route):
+        y = ops.conv2d(*case.tensors(), **case.arguments)
+    expected = oracles.conv2d(*case.arrays(), **case.arguments, stride=(1, 1), dilation=(1, 1), groups=1)
+    assert_allclose(y.data, expected, rtol=1e-10, atol=1e-10)
+
+
+@both_tiles
+@random_cases
+@given(case=small_convolutions())
+def test_its_gradients_agree_with_finite_differences(route, case: ConvCase):
+    """A wrong gradient to input, weight or bias: A for Aᵀ, G for Gᵀ, a total that starts with rubbish."""
+    tensors = [tensor for tensor in case.tensors() if tensor is not None]
+    with case.machine.running(), conv_route(route):
+        assert gradcheck(lambda *inputs: ops.conv2d(*inputs, **case.arguments), tensors)
+
+
+@random_cases
+@given(case=small_convolutions())
+def test_all_routes_give_the_same(case: ConvCase):
+    """The routes are other ways to the same numbers, backward too."""
+    results = []
+    for route in routes.ROUTES:
+        with case.machine.running(), conv_route(route):
+            results.append(case.backpropagated())
+    for result in results[1:]:
+        for expected, found in zip(results[0], result, strict=True):
+            assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@both_tiles
+@pytest.mark.parametrize("channels", [3, 64])
+def test_float32_stays_within_its_bound(route, channels):
+    """The bound holds for every output, is no more than 2,000 times what is seen, and is broken by a wrong entry."""
+    x, weight = seeded(2, channels, 13, 18, dtype=np.float32).data, seeded(5, channels, 3, 3, dtype=np.float32).data
+    cpu, tile, place = get_backend("cpu"), TILES[route], geometry((13, 18))
+    exact = winograd.convolve(cpu, x.astype(float), weight.astype(float), None, place, tile)
+    error = np.abs(winograd.convolve(cpu, x, weight, None, place, tile) - exact)
+    bound = winograd.error_bound(x, weight, place, tile)
+    assert (error <= bound).all()
+    assert (bound < 2000 * error.max()).all()
+    evaluate = tile.evaluate_input.copy()
+    evaluate[0, 0] *= 1.001
+    wrong = winograd.Tile(tile.outputs, evaluate, tile.evaluate_filter, tile.interpolate)
+    assert (np.abs(winograd.convolve(cpu, x, weight, None, place, wrong) - exact) > bound).any()
+
+
+def test_what_float32_loses_is_what_the_documentation_says():
+    """Relative to the largest output, for 64 channels: about 1e-5 for tiles of 4×4, 1e-6 for tiles of 2×2."""
+    x, weight = seeded(1, 64, 32, 32, dtype=np.float32).data, seeded(64, 64, 3, 3, seed=1, dtype=np.float32).data
+    lost = {}
+    for route, tile in TILES.items():
+        results = [
+            winograd.convolve(get_backend("cpu"), x.astype(t), weight.astype(t), None, geometry((32, 32)), tile)
+            for t in (np.float32, np.float64)
+        ]
+        lost[route] = np.abs(results[0] - results[1]).max() / np.abs(results[1]).max()
+    assert 1e-6 < lost["winograd-4x4"] < 2e-5
+    assert 1e-7 < lost["winograd-2x2"] < 2e-6
+
+
+@both_tiles
+@pytest.mark.parametrize("threads", [1, 2])
+def test_runs_are_equal_bit_for_bit_at_one_number_of_threads(route, threads):
+    """Partial sums added in the order in which threads happen to finish, or two threads in one scratch array."""
+    case = ConvCase((3, 8, 33, 31), (8, 8, 3, 3), (8,), {"padding": 1}, Machine(2**14, threads), seed=0)
+    runs = []
+    for _ in range(4):
+        with case.machine.running(), conv_route(route):
+            runs.append(case.backpropagated(np.float32))
+    for run in runs[1:]:
+        for first, second in zip(runs[0], run, strict=True):
+            assert_array_equal(first, second)
+
+
+@both_tiles
+def test_an_empty_batch_gives_an_empty_result(route):
+    """The last batch of a filtered data set may hold nothing; the sum over nothing is zero, not what memory holds."""
+    x, weight = seeded(0, 2, 5, 5), seeded(3, 2, 3, 3)
+    with conv_route(route):
+        y = ops.conv2d(x, weight)
+        y.backward(np.zeros(y.shape))
+    assert y.shape == (0, 3, 3, 3)
+    assert_array_equal(weight.grad, np.zeros(weight.shape))
+
+
+def test_bands_keep_to_the_budget():
+    """V or M of a band larger than what the user allowed; a row of tiles is the least there is."""
+    cpu, place = get_backend("cpu"), geometry((64, 64))
+    try:
+        set_budget(2**20)
+        bands = [band for share in winograd.split(cpu, 1, place, winograd.TILE_4, 32, 64, 4) for band in share]
+    finally:
+        set_budget(64 * 2**20)
+    assert all(36 * 64 * band.rows * band.columns * 4 <= 2**20 for band in bands)
+    assert [band.start for band in bands[1:]] == [band.stop for band in bands[:-1]]
+    assert (bands[0].start, bands[-1].stop) == (0, 16)
+    assert [band.rows for share in winograd.split(cpu, 1, place, winograd.TILE_4, 32, 64, 4) for band in share] != [
+        band.rows for band in bands
+    ]
+
+
+def test_a_budget_of_less_than_a_mebibyte_is_refused():
+    """With none at all, a convolution would be cut into bands of nothing."""
+    with pytest.raises(UsageError, match="1 MiB"):
+        set_budget(1000)
+
+
+# ------------------------------------------------------------------------------------------------- which way, and when
+
+
+def chosen(batch=4, size=(64, 64), channels=64, out_channels=64, groups=1, dtype=np.float32, **options):
+    dtype = np.dtype(dtype)
+    return routes.choose(get_backend("cpu"), geometry(size, **options), batch, channels, out_channels, groups, dtype)
+
+
+@pytest.mark.parametrize(
+    ("case", "route"),
+    [
+        ({}, "winograd-4x4"),
+        ({"batch": 1, "size": (24, 24)}, "winograd-2x2"),
+        ({"batch": 1, "size": (12, 12)}, "im2col"),
+        ({"channels": 3}, "winograd-4x4"),
+        ({"channels": 3, "batch": 1}, "im2col"),
+        ({"dtype": np.float64}, "im2col"),
+        ({"stride": 2}, "im2col"),
+        ({"dilation": 2}, "im2col"),
+        ({"kernel": 5}, "im2col"),
+        ({"kernel": (3, 1)}, "im2col"),
+        ({"groups": 2}, "im2col"),
+        ({"channels": 1024, "out_channels": 1024}, "im2col"),  # whose filters alone take 144 MiB
+    ],
+)
+def test_the_route_follows_from_geometry_and_dtype(case, route):
+    """float64, in which gradients are checked, and what Winograd's way cannot do, go the exact way."""
+    assert chosen(**case) == route
+
+
+def test_a_forced_route_ends_with_its_block():
+    """A route that stays after an error would change everything computed later."""
+    with conv_route("sparse"):
+        with conv_route("winograd-2x2"):
+            assert chosen() == "winograd-2x2"
+            assert chosen(dtype=np.float64) == "winograd-2x2"
+            assert chosen(stride=2) == "im2col"
+        assert chosen() == "sparse"
+        with pytest.raises(ZeroDivisionError), conv_route("im2col"):
+            raise ZeroDivisionError
+        assert chosen() == "sparse"
+    assert chosen() == "winograd-4x4"
+
+
+def test_an_unknown_route_is_refused_with_the_known_ones():
+    """A slip of the pen would compare a route with itself."""
+    with pytest.raises(UsageError, match=r"'winograd' is not one of im2col, winograd-4x4, winograd-2x2, sparse"):
+        conv_route("winograd").__enter__()
+
+
+@random_cases
+@given(case=small_convolutions())
+def test_relu_in_the_same_pass_is_relu_after_it(case: ConvCase):
+    """A mask from before the bias, or a gradient that passes where y is 0."""
+    for route in routes.ROUTES:
+        with case.machine.running(), conv_route(route):
+            fused = case.backpropagated(relu=True)
+            tensors = case.tensors()
+            y = ops.relu(ops.conv2d(*tensors, **case.arguments))
+            y.backward(np.cos(np.arange(y.size)).reshape(y.shape))
+        separate = [y.data, *(tensor.grad for tensor in tensors if tensor is not None)]
+        for expected, found in zip(separate, fused, strict=True):
+            assert_array_equal(found, expected)
