@@ -70,14 +70,35 @@ class Optimizer:
                     if position not in self.state:
                         zeros = parameter.backend.xp.zeros_like
                         self.state[position] = {name: zeros(parameter.data) for name in self.buffers}
-                    grad = parameter.grad
-                    if group["weight_decay"]:
-                        grad = grad + group["weight_decay"] * parameter.data
-                    self.update(parameter, grad, group["lr"] * self.lr_factor, **self.state[position])
+                    lr = group["lr"] * self.lr_factor
+                    self._step(parameter, self.state[position], lr, group["weight_decay"])
                 position += 1
 
-    def update(self, parameter: Tensor, grad: Array, lr: float, **buffers: Array) -> None:
-        """Move one parameter; `grad` includes the decay."""
+    def _step(self, parameter: Tensor, buffers: dict[str, Array], lr: float, weight_decay: float) -> None:
+        """Move one parameter part by part, so that each part is in the cache until all is done with it.
+
+        The whole of fc6 takes 411 MB: each line of `update` would read and write all of it, and make a temporary as
+        large.
+        """
+        backend, arrays = parameter.backend, (parameter.data, parameter.grad, *buffers.values())
+        if all(array.flags.c_contiguous for array in arrays):
+            arrays = tuple(array.reshape(-1) for array in arrays)  # views, to be changed in place
+            parts: Sequence[Any] = backend.ranges(parameter.size, parameter.data.itemsize)
+        else:
+            parts = [...]
+
+        def move(part: Any) -> None:
+            data, grad, *own = (array[part] for array in arrays)
+            scratch = backend.scratch("step", data.shape, data.dtype)
+            if weight_decay:
+                decayed = backend.scratch("decayed", data.shape, data.dtype)
+                grad = backend.xp.add(grad, backend.xp.multiply(data, weight_decay, out=decayed), out=decayed)
+            self.update(backend.xp, data, grad, lr, scratch, **dict(zip(buffers, own, strict=True)))
+
+        backend.map(move, parts)
+
+    def update(self, xp: Any, data: Array, grad: Array, lr: float, scratch: Array, **buffers: Array) -> None:
+        """Move a part of a parameter, in place; `grad` includes the decay. scratch: memory of its shape to work in."""
         raise NotImplementedError(f"{type(self).__name__} does not define update")
 
     def state_dict(self) -> tuple[dict[str, np.ndarray], int]:
@@ -121,11 +142,11 @@ class SGD(Optimizer):
         super().__init__(parameters, lr=lr, weight_decay=weight_decay)
         self.momentum = momentum
 
-    def update(self, parameter: Tensor, grad: Array, lr: float, **buffers: Array) -> None:
+    def update(self, xp: Any, data: Array, grad: Array, lr: float, scratch: Array, **buffers: Array) -> None:
         velocity = buffers["velocity"]
         velocity *= self.momentum
         velocity += grad
-        parameter.data -= lr * velocity
+        data -= xp.multiply(velocity, lr, out=scratch)
 
 
 class Adam(Optimizer):
@@ -153,17 +174,20 @@ class Adam(Optimizer):
         super().__init__(parameters, lr=lr, weight_decay=weight_decay)
         self.betas, self.eps = betas, eps
 
-    def update(self, parameter: Tensor, grad: Array, lr: float, **buffers: Array) -> None:
-        xp, (beta1, beta2) = parameter.backend.xp, self.betas
-        mean, square = buffers["mean"], buffers["square"]
+    def update(self, xp: Any, data: Array, grad: Array, lr: float, scratch: Array, **buffers: Array) -> None:
+        (beta1, beta2), mean, square = self.betas, buffers["mean"], buffers["square"]
         mean *= beta1
-        mean += (1 - beta1) * grad
+        mean += xp.multiply(grad, 1 - beta1, out=scratch)
+        xp.multiply(grad, grad, out=scratch)
+        scratch *= 1 - beta2
         square *= beta2
-        square += (1 - beta2) * (grad * grad)
-        root = xp.sqrt(square)
+        square += scratch
+        root = xp.sqrt(square, out=scratch)
         root /= (1 - beta2**self.steps) ** 0.5
         root += self.eps
-        parameter.data -= (lr / (1 - beta1**self.steps)) * mean / root
+        xp.divide(mean, root, out=root)
+        root *= lr / (1 - beta1**self.steps)
+        data -= root
 
 
 def paper_groups(model: Module, *, lr: float, weight_decay: float) -> list[dict[str, Any]]:
