@@ -76,6 +76,16 @@ class Backend:
         """
         return np.stack([matrix @ row for row in rows])
 
+    def shared_diagonal(self, weight: Array) -> Array | None:
+        """The kernel w of a weight (C, C, kh, kw) that treats each channel by itself, all alike, as bilinear upsampling
+        does: w_cd = w if c = d, else 0. None for any other weight.
+        """
+        if weight.shape[0] != weight.shape[1]:
+            return None
+        diagonal = weight[np.arange(len(weight)), np.arange(len(weight))]  # (C, kh, kw)
+        alike = (diagonal == diagonal[0]).all() and np.count_nonzero(weight) == np.count_nonzero(diagonal)
+        return diagonal[0].copy() if alike else None
+
     @property
     def workers(self) -> int:
         """How many items `map` works on at a time."""
@@ -139,6 +149,9 @@ class _GpuBackend(Backend):
 
     def strided_view(self, array: Array, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
         return self.xp.lib.stride_tricks.as_strided(array, shape, strides)
+
+    def shared_diagonal(self, weight: Array) -> Array | None:
+        return None  # finding out would wait for the device
 
     def sparse_times_rows(self, matrix: Any, rows: Array) -> Array:
         return (matrix @ rows.T).T  # (M, K) @ (K, R) -> (M, R) -> (R, M), one launch for all rows

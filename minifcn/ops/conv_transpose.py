@@ -14,7 +14,7 @@ from minifcn.backend import Array, Backend
 from minifcn.errors import ShapeError
 from minifcn.ops import blocks
 from minifcn.ops.conv import check_bias, check_weight, convolve, weight_gradient
-from minifcn.ops.geometry import ConvGeometry, Size, transposed_patch_matrix
+from minifcn.ops.geometry import ConvGeometry, Size, enlarging_matrices, transposed_patch_matrix
 from minifcn.ops.patches import check_images
 
 
@@ -22,8 +22,12 @@ def transposed_convolve(backend: Backend, y: Array, weight: Array, geometry: Con
     """x = Gᵀ (Wᵀ y):  y (N, I, Hi, Wi), weight (I, O/groups, kh, kw) -> x (N, O, Ho, Wo).
 
     Channel block by channel block, so that the columns Wᵀ y stay small. `geometry` is that of the convolution which
-    this transposes: its output_size is y's size.
+    this transposes: its output_size is y's size. Where the weight treats each channel by itself and all alike, as
+    bilinear upsampling does, Gᵀ (w ⊗ I) is one sparse matrix for all of them: 21 times fewer products for 21 classes.
     """
+    kernel = backend.shared_diagonal(weight) if groups == 1 else None
+    if kernel is not None:
+        return _for_each_channel(backend, enlarging_matrices(geometry, kernel, backend)[0], y, geometry.input_size)
     batch, (in_channels, out_group) = y.shape[0], weight.shape[:2]
     in_group = in_channels // groups
     scatter = transposed_patch_matrix(geometry, y.dtype, backend)  # Gᵀ: (Ho·Wo, kh·kw·L)
@@ -44,6 +48,18 @@ def transposed_convolve(backend: Backend, y: Array, weight: Array, geometry: Con
         [(n, group, first) for n in range(batch) for group in range(groups) for first in range(0, out_group, step)],
     )
     return x.reshape(*x.shape[:2], *geometry.input_size)
+
+
+def _for_each_channel(backend: Backend, matrix: Any, maps: Array, size: tuple[int, int]) -> Array:
+    """matrix · map for each channel of (N, C, H, W); the result has this size."""
+    rows = maps.reshape(maps.shape[0] * maps.shape[1], -1)  # -> (N·C, H·W)
+    result = backend.xp.empty((len(rows), matrix.shape[0]), maps.dtype)
+
+    def compute(row: int) -> None:
+        result[row : row + 1] = backend.sparse_times_rows(matrix, rows[row : row + 1])
+
+    backend.map(compute, range(len(rows)))
+    return result.reshape(*maps.shape[:2], *size)
 
 
 class ConvTranspose2d(Function):
@@ -67,7 +83,12 @@ class ConvTranspose2d(Function):
     @staticmethod
     def backward(ctx: Context, grad: Array) -> tuple[Array | None, Array | None, Array | None]:
         (y, weight), needs = ctx.saved, ctx.needs_input_grad
-        grad_y = convolve(ctx.backend, grad, weight, None, ctx.geometry, ctx.groups) if needs[0] else None
+        kernel = ctx.backend.shared_diagonal(weight) if needs[0] and ctx.groups == 1 else None
+        if kernel is not None:
+            matrix = enlarging_matrices(ctx.geometry, kernel, ctx.backend)[1]  # its transpose: C
+            grad_y = _for_each_channel(ctx.backend, matrix, grad, ctx.geometry.output_size)
+        else:
+            grad_y = convolve(ctx.backend, grad, weight, None, ctx.geometry, ctx.groups) if needs[0] else None
         grad_w = weight_gradient(ctx.backend, grad, y, ctx.geometry, ctx.groups) if needs[1] else None
         grad_b = grad.sum(axis=(0, 2, 3)) if needs[2] else None  # (N, O, Ho, Wo) -> (O,)
         return grad_y, grad_w, grad_b

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from minifcn.autograd.tensor import Tensor
-from minifcn.backend import Backend, get_backend
+from minifcn.backend import Array, Backend, get_backend
 from minifcn.errors import ShapeError
 
 Size = int | Sequence[int]
@@ -162,6 +162,25 @@ def transposed_patch_matrix(geometry: ConvGeometry, dtype: Any, backend: Backend
     """
     key = (geometry, np.dtype(dtype).str, backend.name)
     return _cache.get(key, lambda: _build_transposed(geometry, dtype, backend))
+
+
+def enlarging_matrices(geometry: ConvGeometry, kernel: Array, backend: Backend) -> tuple[Any, Any]:
+    """Gᵀ (w ⊗ I) for one channel whose kernel is w (kh, kw), of shape (H·W, L), and its transpose; both as CSR, cached.
+
+    Place (i, j) of the patch at position p is column (i·kw + j)·L + p of Gᵀ, so each entry only moves to column p and
+    is multiplied by w_ij: no more entries than Gᵀ has, and no sum. The sum of Gᵀ's entries is part of the cache's key:
+    if somebody changes one, to see what it does, it does so here too.
+    """
+    scatter = transposed_patch_matrix(geometry, kernel.dtype, backend)
+    key = (geometry, kernel.dtype.str, backend.name, float(scatter.data.sum()), backend.to_numpy(kernel).tobytes())
+
+    def build() -> Any:
+        taps, positions = backend.xp.divmod(scatter.indices, geometry.positions)
+        entries = (scatter.data * kernel.reshape(-1)[taps], positions, scatter.indptr)
+        return backend.sparse.csr_matrix(entries, shape=(scatter.shape[0], geometry.positions))
+
+    matrix = _cache.get(key, build)
+    return matrix, _cache.get((*key, "transposed"), lambda: matrix.T.tocsr())
 
 
 def _build_transposed(geometry: ConvGeometry, dtype: Any, backend: Backend) -> Any:

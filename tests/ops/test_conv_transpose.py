@@ -209,3 +209,33 @@ def test_dtypes_are_refused_as_by_conv2d():
         ops.conv_transpose2d(x, np.ones((1, 1, 2, 2)))
     with pytest.raises(DtypeError, match="float16"):
         ops.conv_transpose2d(Tensor(x.data.astype(np.float16)), np.ones((1, 1, 2, 2), np.float16))
+
+
+@random_cases
+@given(transposed_convolutions())
+def test_a_kernel_for_each_channel_by_itself_gives_what_the_full_weight_does(case: ConvCase):
+    """The matrix for one channel with taps in another order, a bias that is lost, or a gradient by another matrix."""
+    channels, kernel = case.x_shape[1], case.weight_shape[2:]
+    arguments = {**case.arguments, "groups": 1}
+    generator = np.random.default_rng(case.seed)
+    weight = np.zeros((channels, channels, *kernel))
+    weight[range(channels), range(channels)] = generator.standard_normal(kernel)
+    x, bias = seeded(*case.x_shape, seed=case.seed), seeded(channels, seed=1)
+    with case.machine.running():
+        y = ops.conv_transpose2d(x, weight, bias, **arguments)
+        assert gradcheck(lambda x, bias: ops.conv_transpose2d(x, weight, bias, **arguments), [x, bias])
+    expected = oracles.conv_transpose2d(x.data, weight, bias.data, **arguments)
+    assert_allclose(y.data, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("place", [(0, 1, 2, 3), (1, 1, 0, 0), (2, 2, 3, 3)])
+def test_one_number_off_is_not_taken_for_bilinear_upsampling(place):
+    """A weight that has begun to learn, next to the diagonal or on it, computed as if it had not."""
+    x, weight = seeded(1, 3, 4, 5), bilinear_weight(3, 4).astype(float)
+    weight[place] += 1e-3
+    arguments = {"stride": 2, "padding": 1}
+    expected = oracles.conv_transpose2d(
+        x.data, weight, None, stride=(2, 2), padding=(1, 1), output_padding=(0, 0), dilation=(1, 1), groups=1
+    )
+    assert_allclose(ops.conv_transpose2d(x, weight, **arguments).data, expected, rtol=1e-12, atol=1e-12)
+    assert gradcheck(lambda x: ops.conv_transpose2d(x, weight, **arguments), [x])
