@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,20 +112,27 @@ def check_agreement(name: str, found: Mapping[str, np.ndarray], expected: Mappin
             )
 
 
-def matrix_product_rates(sides: list[Side], device: str, effort: Effort) -> dict[str, float]:
-    """FLOP/s of each library's own matrix product, at its best round. The largest is the machine's peak."""
-    workloads, synchronize = {}, {}
-    for side in sides:
-        try:
-            workloads[side.name] = side.matrix_product(PRODUCT_SIZE, device)
-        except BenchmarkError:  # the library has none of its own
-            continue
-        synchronize[side.name] = synchronizer(side, device)
-    turns = Turns(workloads, synchronize)
-    for name in workloads:
-        turns.first_call(name)
-    turns.measure(effort)
-    return {name: 2 * PRODUCT_SIZE**3 / min(timing.rounds) for name, timing in turns.timings.items()}
+class ProductRates:
+    """FLOP/s of each library's own matrix product, at the best of all rounds. The largest is the machine's peak."""
+
+    def __init__(self, sides: Sequence[Side], device: str, effort: Effort) -> None:
+        self.sides, self.device, self.effort = sides, device, effort
+        self.rates: dict[str, float] = {}
+
+    def measure(self) -> None:
+        workloads, synchronize = {}, {}
+        for side in self.sides:
+            try:
+                workloads[side.name] = side.matrix_product(PRODUCT_SIZE, self.device)
+            except BenchmarkError:  # the library has none of its own
+                continue
+            synchronize[side.name] = synchronizer(side, self.device)
+        turns = Turns(workloads, synchronize)
+        for name in workloads:
+            turns.first_call(name)
+        turns.measure(self.effort)
+        for name, timing in turns.timings.items():
+            self.rates[name] = max(self.rates.get(name, 0.0), 2 * PRODUCT_SIZE**3 / min(timing.rounds))
 
 
 def synchronizer(side: Side, device: str) -> Callable[[], None]:

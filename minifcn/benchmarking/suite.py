@@ -11,7 +11,7 @@ from minifcn.backend import get_threads
 from minifcn.benchmarking import memory
 from minifcn.benchmarking.cases import BACKWARD, FORWARD, GROUP_3X3, Case, make_arrays
 from minifcn.benchmarking.machine import describe_machine
-from minifcn.benchmarking.measuring import Effort, Turns, check_agreement, matrix_product_rates, synchronizer
+from minifcn.benchmarking.measuring import Effort, ProductRates, Turns, check_agreement, synchronizer
 from minifcn.benchmarking.side import Side
 from minifcn.errors import BenchmarkError
 
@@ -39,31 +39,32 @@ def run_suite(
     threads = get_threads()
     for side in sides:
         side.set_threads(threads)
-    rates = matrix_product_rates(list(sides), device, effort)
+    products = ProductRates(sides, device, effort)
+    products.measure()
     report: dict[str, Any] = {
         "machine": describe_machine(),
         "device": device,
         "threads": threads,
         "libraries": {side.name: {"version": side.version, "threads": side.get_threads()} for side in sides},
         "absent": absent or {},
-        "matrix_product": {"flops": rates, "peak_flops": max(rates.values())},
         "cases": [],
     }
     for number, case in enumerate(cases, start=1):
         say(f"{number} of {len(cases)}: {case.name}")
-        result = measure_case(case, sides, effort=effort, device=device, peak_flops=max(rates.values()))
+        result = measure_case(case, sides, effort=effort, device=device)
         if device == "cpu" and memory.can_measure() and measure_memory(case):
             _add_memory(result, case, sides, threads)
         _add_ratios(result)
         report["cases"].append(result)
+    products.measure()  # again: whoever kept the machine busy at the beginning may be gone
+    report["matrix_product"] = {"flops": products.rates, "peak_flops": max(products.rates.values())}
+    _add_shares(report)
     report["geometric_means"] = geometric_means(report["cases"])
     return report
 
 
-def measure_case(
-    case: Case, sides: Sequence[Side], *, effort: Effort, device: str, peak_flops: float
-) -> dict[str, Any]:
-    """Times of one case by every library that computes it as minifcn does; memory and ratios come later."""
+def measure_case(case: Case, sides: Sequence[Side], *, effort: Effort, device: str) -> dict[str, Any]:
+    """Times of one case by every library that computes it as minifcn does; all the rest comes later."""
     arrays, workloads, left_out = make_arrays(case), {}, {}
     failed: dict[str, str] = {}
     for side in sides:
@@ -76,13 +77,11 @@ def measure_case(
     turns.measure(effort)
     results = {}
     for name, timing in turns.timings.items():
-        flops = case.floating_point_operations / timing.median
         results[name] = {
             "first_seconds": timing.first,
             "median_seconds": timing.median,
             "seconds": timing.rounds,
-            "flops": flops or None,
-            "share_of_peak": flops / peak_flops or None,
+            "flops": case.floating_point_operations / timing.median or None,
         }
     del turns, workloads
     gc.collect()  # graphs and networks, before the next case
@@ -122,6 +121,13 @@ def _add_memory(result: dict[str, Any], case: Case, sides: Sequence[Side], threa
         if side.name in result["results"]:
             peak = memory.peak_in_new_process(side.library, case, threads)
             result["results"][side.name] |= {"peak_bytes": peak.peak, "ready_bytes": peak.ready}
+
+
+def _add_shares(report: dict[str, Any]) -> None:
+    peak = report["matrix_product"]["peak_flops"]
+    for result in report["cases"]:
+        for measured in result["results"].values():
+            measured["share_of_peak"] = measured["flops"] and measured["flops"] / peak
 
 
 def _add_ratios(result: dict[str, Any]) -> None:
