@@ -48,3 +48,7 @@ class WeightsError(MinifcnError, ValueError):
 
 class TrainingError(MinifcnError, RuntimeError):
     """Training cannot go on, for example because the loss is not a number."""
+
+
+class BenchmarkError(MinifcnError, RuntimeError):
+    """A library cannot be measured in a case: it has no such computation, or its results are not the same."""

@@ -28,6 +28,8 @@ ALLOWED = {
     **{leaf: {"errors", "files", "downloads", "threads"} for leaf in LEAVES},
     SHARED_BY_COMMANDS: {"errors", "files", "backend"},
     "training": {"errors", "files", "backend", "autograd", "ops", "nn", "models", *LEAVES},
+    # It calls the library as users do: "" is the package itself.
+    "benchmarking": {"", "errors", "backend", "autograd", "ops", "nn", "models", "training", *LEAVES},
 }
 
 
@@ -171,6 +173,21 @@ def test_the_one_exception_exists():
     """An excuse that nothing needs any more should go."""
     imports = imported_modules(PACKAGE / "autograd" / "tensor.py", PACKAGE)
     assert any(in_method and part_of(module) == "ops" for _, module, in_method in imports)
+
+
+def test_other_libraries_are_imported_by_the_benchmark_only_and_only_when_it_looks_for_them():
+    """A library that needs PyTorch after all, or imports it if it happens to be installed: slow, and hidden."""
+    others, importing = {"torch", "chainer", "dezero"}, set()
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        within = {node for one in ast.walk(tree) if isinstance(one, ast.FunctionDef) for node in ast.walk(one)}
+        for node in ast.walk(tree):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            if found := others & {module.split(".")[0] for module in modules}:
+                assert node in within, f"{path.name}:{node.lineno} imports {found} whenever it is imported itself"
+                importing.add(path.relative_to(PACKAGE).as_posix())
+    assert importing == {"benchmarking/pytorch_side.py", "benchmarking/chainer_side.py"}
 
 
 def test_no_file_imports_itself_in_a_circle():

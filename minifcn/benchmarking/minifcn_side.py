@@ -1,0 +1,125 @@
+"""minifcn's side of the benchmark: only its public interface, as any user would call it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import minifcn
+from minifcn import Tensor, models, no_grad, ops
+from minifcn.backend import get_backend, get_threads, set_threads
+from minifcn.benchmarking.cases import FORWARD, TRAINING, Case
+from minifcn.benchmarking.side import Workload
+from minifcn.training import SGD, Adam, Optimizer, paper_groups
+
+# A step of an optimiser takes the same time whatever these are; they keep the numbers finite for many steps.
+SGD_LR, SGD_MOMENTUM, SGD_DECAY = 1e-4, 0.9, 5e-4
+ADAM_LR = 1e-3
+WATCHED = "conv1_1.weight"  # its gradient has come through the whole network
+
+
+class MinifcnSide:
+    name = library = "minifcn"
+    version = minifcn.__version__
+
+    def set_threads(self, threads: int) -> None:
+        set_threads(threads)
+
+    def get_threads(self) -> int:
+        return get_threads()
+
+    def workload(self, case: Case, arrays: dict[str, np.ndarray], device: str) -> Workload:
+        if case.operation == "network":
+            return _network(case, arrays, device)
+        return _operation(case, arrays, device)
+
+    def matrix_product(self, size: int, device: str) -> Workload:
+        backend = get_backend(device)
+        left, right = (backend.asarray(np.full((size, size), 0.5, np.float32)) for _ in range(2))
+        product = backend.xp.empty_like(left)
+        return lambda: {"product": backend.xp.matmul(left, right, out=product)}
+
+    def synchronize(self, device: str) -> None:
+        get_backend(device).synchronize()
+
+    def to_numpy(self, array: Any) -> np.ndarray:
+        return array if isinstance(array, np.ndarray) else np.asarray(array.get())
+
+
+def _operation(case: Case, arrays: dict[str, np.ndarray], device: str) -> Workload:
+    backward = case.pass_ != FORWARD
+    x = Tensor(arrays["input"], requires_grad=backward and case.input_gradient, device=device)
+    inputs = {"input": x}
+    for name in ("weight", "bias"):
+        if name in arrays:
+            inputs[name] = Tensor(arrays[name], requires_grad=backward and case.weight_gradient, device=device)
+    labels = Tensor(arrays["labels"], device=device) if "labels" in arrays else None
+    cotangent = Tensor(arrays["cotangent"], device=device).data if "cotangent" in arrays else None
+
+    geometry = {"stride": case.stride, "padding": case.padding}
+    compute: dict[str, Callable[[], Tensor]] = {
+        "conv2d": lambda: ops.conv2d(x, inputs["weight"], inputs["bias"], **geometry),
+        "conv_transpose2d": lambda: ops.conv_transpose2d(x, inputs["weight"], **geometry),
+        "max_pool2d": lambda: ops.max_pool2d(x, 2),
+        "relu": lambda: ops.relu(x),
+        "loss": lambda: ops.softmax_cross_entropy(x, labels),
+    }
+    forward = compute[case.operation]
+
+    def run_forward() -> dict[str, Any]:
+        with no_grad():
+            return {"output": forward().data}
+
+    def run_both() -> dict[str, Any]:
+        for tensor in inputs.values():
+            tensor.grad = None
+        y = forward()
+        y.backward(cotangent)
+        return {"output": y.data, **{name: t.grad for name, t in inputs.items() if t.requires_grad}}
+
+    return run_both if backward else run_forward
+
+
+def make_network(case: Case) -> Any:
+    """The network of a case. Score layers start at zero; here they get random weights, so that outputs can differ."""
+    model, generator = models.build(case.architecture), np.random.default_rng(0)
+    for name, parameter in model.named_parameters():
+        if name.startswith("score_") and name.endswith(".weight"):
+            fan_in = parameter.shape[1]
+            parameter.data = generator.standard_normal(parameter.shape, np.float32) / np.float32(fan_in**0.5)
+    return model
+
+
+def _network(case: Case, arrays: dict[str, np.ndarray], device: str) -> Workload:
+    model, x = make_network(case).to(device), Tensor(arrays["input"], device=device)
+    if case.pass_ != TRAINING:
+        model.eval()
+
+        def predict() -> dict[str, Any]:
+            with no_grad():
+                return {"output": model(x).data}
+
+        return predict
+
+    model.train()
+    labels = Tensor(arrays["labels"], device=device)
+    watched, optimizer = dict(model.named_parameters())[WATCHED], _make_optimizer(case, model)
+
+    def train() -> dict[str, Any]:
+        optimizer.zero_grad()
+        loss = ops.softmax_cross_entropy(model(x), labels)
+        loss.backward()
+        outputs = {"loss": loss.data, WATCHED: watched.grad.copy()}
+        optimizer.step()
+        return outputs
+
+    return train
+
+
+def _make_optimizer(case: Case, model: Any) -> Optimizer:
+    if case.optimizer == "adam":
+        return Adam(paper_groups(model, lr=ADAM_LR, weight_decay=0), lr=ADAM_LR)
+    groups = paper_groups(model, lr=SGD_LR, weight_decay=SGD_DECAY)
+    return SGD(groups, lr=SGD_LR, momentum=SGD_MOMENTUM)
