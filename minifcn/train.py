@@ -140,8 +140,9 @@ def _add_pictures(parser: Parser) -> None:
     add("--foreground", type=int, metavar="VALUE", help="a folder whose masks hold only 0 and VALUE: make it class 1")
     size = "scale pictures to this height and width (default: their own; 96 for shapes)"
     add("--size", type=parse_size, metavar="HxW", help=size)
+    scale = "train on pictures scaled by a random factor, of which a part of --size is used (or --crop, if given)"
     add("--crop", type=parse_size, metavar="HxW", help="train on random parts of this size")
-    add("--scale", type=float, nargs=2, metavar=("MIN", "MAX"), help="train on pictures scaled by a random factor")
+    add("--scale", type=float, nargs=2, metavar=("MIN", "MAX"), help=scale)
     add("--jitter", type=float, metavar="J", help="vary brightness, contrast and saturation by 1 ± J (default: 0)")
     add("--flip", action=argparse.BooleanOptionalAction, help="mirror half of the pictures (default: yes)")
 

@@ -115,11 +115,13 @@ def clash(config: Config, stage: str, lr: float, picture_size: tuple[int, ...]) 
 
 
 def segmentation_loader(config: Config, dataset: Dataset, preprocessing: Preprocessing) -> Loader:
+    """Training batches. What was scaled at random is cut or padded back to the size that was asked for."""
+    crop = config.crop or (config.size if config.scale else None)
     return Loader(
         dataset,
         config.batch_size,
         normalise=preprocessing.apply,
-        augment=data.Augment(flip=config.flip, crop=config.crop, scale=config.scale, jitter=config.jitter),
+        augment=data.Augment(flip=config.flip, crop=crop, scale=config.scale, jitter=config.jitter),
         size=scaled_size(config),
         seed=config.seed,
         drop_last=len(dataset) >= config.batch_size,
