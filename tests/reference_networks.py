@@ -67,13 +67,13 @@ def crop(x: torch.Tensor, start: int, like: torch.Tensor) -> torch.Tensor:
 
 
 def fcn_paper(net: str, p: Parameters, image: torch.Tensor) -> torch.Tensor:
-    """Pad 100, no other padding from fc6 on, and the crops 19; 5, 27; 5, 9, 31; 5, 9, 17, 33. The *skip* is cropped to
-    the scores."""
+    """Pad 100, no other padding from fc6 on; the crops 19; 5, 27; 5, 9, 31; 5, 9, 17, 33; 5, 9, 17, 33, 34. The *skip*
+    is cropped to the scores."""
 
     def fused(scores: torch.Tensor, skip: str, features: torch.Tensor, start: int) -> torch.Tensor:
         return scores + crop(conv(p, skip, features), start, scores) if f"{skip}.weight" in p else scores
 
-    _, pool2, pool3, pool4, pool5 = pools(p, image, 100)
+    pool1, pool2, pool3, pool4, pool5 = pools(p, image, 100)
     scores = coarse_scores(p, pool5, 0)
     if net == "fcn32s":
         return crop(up(p, "upscore", scores, 32), 19, image)
@@ -82,9 +82,13 @@ def fcn_paper(net: str, p: Parameters, image: torch.Tensor) -> torch.Tensor:
     if net == "fcn16s":
         return crop(up(p, "upscore16", scores, 16), 27, image)
     scores = fused(up(p, "upscore_pool4", scores, 2), "score_pool3", pool3 * scale3, 9)
-    if net == "fcn4s":
+    if net in ("fcn4s", "fcn2s"):
         scores = fused(up(p, "upscore_pool3", scores, 2), "score_pool2", pool2, 17)
+    if net == "fcn4s":
         return crop(up(p, "upscore4", scores, 4), 33, image)
+    if net == "fcn2s":
+        scores = fused(up(p, "upscore_pool2", scores, 2), "score_pool1", pool1, 33)
+        return crop(up(p, "upscore_pool1", scores, 2), 34, image)
     return crop(up(p, "upscore8", scores, 8), 31, image)
 
 
@@ -94,7 +98,7 @@ def fcn_same(net: str, p: Parameters, image: torch.Tensor) -> torch.Tensor:
     def fused(scores: torch.Tensor, skip: str, features: torch.Tensor) -> torch.Tensor:
         return crop(scores, 0, features) + conv(p, skip, features) if f"{skip}.weight" in p else scores
 
-    _, pool2, pool3, pool4, pool5 = pools(p, image, 1)
+    pool1, pool2, pool3, pool4, pool5 = pools(p, image, 1)
     scores = coarse_scores(p, pool5, 3)
     if net == "fcn32s":
         return crop(up(p, "upscore", scores, 32, 16), 0, image)
@@ -103,9 +107,13 @@ def fcn_same(net: str, p: Parameters, image: torch.Tensor) -> torch.Tensor:
     if net == "fcn16s":
         return crop(up(p, "upscore16", scores, 16, 8), 0, image)
     scores = fused(up(p, "upscore_pool4", scores, 2, 1), "score_pool3", pool3 * scale3)
-    if net == "fcn4s":
+    if net in ("fcn4s", "fcn2s"):
         scores = fused(up(p, "upscore_pool3", scores, 2, 1), "score_pool2", pool2)
+    if net == "fcn4s":
         return crop(up(p, "upscore4", scores, 4, 2), 0, image)
+    if net == "fcn2s":
+        scores = fused(up(p, "upscore_pool2", scores, 2, 1), "score_pool1", pool1)
+        return crop(up(p, "upscore_pool1", scores, 2, 1), 0, image)
     return crop(up(p, "upscore8", scores, 8, 4), 0, image)
 
 

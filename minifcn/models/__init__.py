@@ -8,7 +8,7 @@ from minifcn import weights
 from minifcn.errors import WeightsError
 from minifcn.models import surgery
 from minifcn.models.dense_prediction import atrous, framed, multiply_adds, shift_and_stitch, unpadded
-from minifcn.models.fcn import FCN, FCN4s, FCN8s, FCN8sAtOnce, FCN16s, FCN32s, check_claim, construct, restore
+from minifcn.models.fcn import FCN, FCN2s, FCN4s, FCN8s, FCN8sAtOnce, FCN16s, FCN32s, check_claim, construct, restore
 from minifcn.models.fcn_basic import FCNBasic
 from minifcn.models.onnx import to_onnx
 from minifcn.models.patch_classifier import PatchClassifier, patches_around
@@ -16,7 +16,8 @@ from minifcn.models.surgery import Transplant, load_pretrained
 from minifcn.models.vgg import VGG, VGG11, VGG13, VGG16, VGG19
 
 MODELS: dict[str, type[FCN] | type[FCNBasic] | type[VGG]] = {
-    model.name: model for model in (VGG11, VGG13, VGG16, VGG19, FCN32s, FCN16s, FCN8s, FCN4s, FCN8sAtOnce, FCNBasic)
+    model.name: model
+    for model in (VGG11, VGG13, VGG16, VGG19, FCN32s, FCN16s, FCN8s, FCN4s, FCN2s, FCN8sAtOnce, FCNBasic)
 }
 
 
@@ -59,6 +60,7 @@ __all__ = [
     "VGG13",
     "VGG16",
     "VGG19",
+    "FCN2s",
     "FCN4s",
     "FCN8s",
     "FCN8sAtOnce",

@@ -2,7 +2,8 @@
 
 The trunk halves the image five times, fc6, fc7 and the score layer give class scores for each 32-pixel cell, and
 transposed convolutions enlarge them. Deep scores know what, shallow ones know where: FCN-16s adds scores of pool4
-half-way up, FCN-8s those of pool3 too, and FCN-4s, which is not in the papers, those of pool2. One decoder makes all.
+half-way up, FCN-8s those of pool3 too, and FCN-4s and FCN-2s, which are not in the papers, those of pool2 and pool1.
+One decoder makes all.
 
 Sources: Long et al. 2015, section 4; Shelhamer et al. 2017.
 """
@@ -319,6 +320,22 @@ class FCN4s(FCN):
         Upsampling("upscore_pool4", 2, skip="pool3"),
         Upsampling("upscore_pool3", 2, skip="pool2"),
         Upsampling("upscore4", 4),
+    )
+
+
+class FCN2s(FCN):
+    """As FCN-4s, with the scores of pool1 too: for things that are one or two pixels wide, as poles on small pictures.
+
+    The last layer enlarges by 2, and is worth learning (learned_upsampling="all"): a bilinear one blurs single pixels.
+    """
+
+    name = "fcn2s"
+    upsamplings = (
+        Upsampling("upscore2", 2, skip="pool4"),
+        Upsampling("upscore_pool4", 2, skip="pool3"),
+        Upsampling("upscore_pool3", 2, skip="pool2"),
+        Upsampling("upscore_pool2", 2, skip="pool1"),
+        Upsampling("upscore_pool1", 2),
     )
 
 

@@ -29,14 +29,17 @@ _DEPTHS = {(1, 2): "vgg11", (2, 2): "vgg13", (2, 3): "vgg16", (2, 4): "vgg19"}  
 _WIDENING = (1, 2, 4, 8, 8)  # channels of each block, in multiples of the first block's
 _FC_KERNEL = 7  # fc6 sees 7×7 cells
 _FCN_HEADS = {  # which layers beside score_fr tell the networks apart, the finest first
+    "fcn2s": ("score_pool1", "upscore_pool2", "upscore_pool1"),
     "fcn4s": ("score_pool2", "upscore_pool3", "upscore4"),
     "fcn8s": ("score_pool3", "upscore_pool4", "upscore8"),
     "fcn16s": ("score_pool4", "upscore16"),
     "fcn32s": ("upscore",),
 }
 _UPPER_LAYERS = {
-    *("fc6", "fc7", "fc8", "score_fr", "score_pool4", "score_pool3", "score_pool2", "scale_pool4", "scale_pool3"),
-    *("upscore", "upscore2", "upscore_pool4", "upscore_pool3", "upscore16", "upscore8", "upscore4"),
+    *("fc6", "fc7", "fc8", "score_fr", "scale_pool4", "scale_pool3"),
+    *("score_pool4", "score_pool3", "score_pool2", "score_pool1"),
+    *("upscore", "upscore2", "upscore_pool4", "upscore_pool3", "upscore_pool2", "upscore_pool1"),
+    *("upscore16", "upscore8", "upscore4"),
 }
 _CONV = re.compile(r"conv([1-5])_([1-9])")
 _FEATURE = re.compile(r"features\.(0|[1-9][0-9]?)")

@@ -403,6 +403,7 @@ NETWORKS_AND_EXPORTS = [
     ("fcn8s", "same", "caffe-names"),
     ("fcn8s-at-once", "same", "caffe-names"),
     ("fcn4s", "same", "caffe-names"),
+    ("fcn2s", "same", "caffe-names"),
 ]
 
 

@@ -10,7 +10,7 @@ from minifcn.autograd import gradcheck
 from minifcn.errors import ShapeError, UsageError
 from minifcn.training import SGD, Adam
 
-FCNS = (models.FCN32s, models.FCN16s, models.FCN8s, models.FCN4s, models.FCN8sAtOnce)
+FCNS = (models.FCN32s, models.FCN16s, models.FCN8s, models.FCN4s, models.FCN2s, models.FCN8sAtOnce)
 GEOMETRIES = ("paper", "same")
 TRUNK = [
     *("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3"),
@@ -25,6 +25,10 @@ HEADS[models.FCN8sAtOnce] = HEADS[models.FCN8s]
 HEADS[models.FCN4s] = (
     ["score_fr", "score_pool4", "score_pool3", "score_pool2"],
     ["upscore2", "upscore_pool4", "upscore_pool3", "upscore4"],
+)
+HEADS[models.FCN2s] = (
+    ["score_fr", "score_pool4", "score_pool3", "score_pool2", "score_pool1"],
+    ["upscore2", "upscore_pool4", "upscore_pool3", "upscore_pool2", "upscore_pool1"],
 )
 NORMALISED = ("weight", "bias", "running_mean", "running_var")
 
@@ -89,6 +93,10 @@ def test_the_parameters_of_the_published_networks(monkeypatch, model, without, t
         (models.FCN16s, {"upscore2": 5, "upscore16": 27}),
         (models.FCN8s, {"upscore2": 5, "upscore_pool4": 9, "upscore8": 31}),
         (models.FCN4s, {"upscore2": 5, "upscore_pool4": 9, "upscore_pool3": 17, "upscore4": 33}),
+        (
+            models.FCN2s,
+            {"upscore2": 5, "upscore_pool4": 9, "upscore_pool3": 17, "upscore_pool2": 33, "upscore_pool1": 34},
+        ),
     ],
 )
 def test_the_crops_are_derived_for_both_geometries(model, crops):
@@ -243,6 +251,8 @@ def test_batch_normalisation_of_a_single_cell_is_refused_with_the_remedies():
         (models.FCN8s, "score_pool4", "add"),
         (models.FCN8s, "score_pool3", "add"),
         (models.FCN4s, "score_pool2", "add"),
+        (models.FCN2s, "score_pool1", "add"),
+        (models.FCN2s, "score_fr", "add"),
         (models.FCN16s, "score_fr", "none"),
         (models.FCN8s, "score_fr", "none"),
         (models.FCN4s, "score_fr", "none"),

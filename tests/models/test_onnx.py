@@ -18,7 +18,7 @@ from minifcn.models.onnx import to_onnx
 onnx = pytest.importorskip("onnx", reason="the onnx extra is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime, the other side of the comparison, is missing")
 
-FCNS = (models.FCN32s, models.FCN16s, models.FCN8s, models.FCN4s, models.FCN8sAtOnce)
+FCNS = (models.FCN32s, models.FCN16s, models.FCN8s, models.FCN4s, models.FCN2s, models.FCN8sAtOnce)
 GEOMETRIES = ("paper", "same")
 # One cell and less, thin, every map odd somewhere on the way, a whole number of cells, one pixel more, the usual.
 SIZES = [(1, 1), (1, 7), (33, 47), (64, 64), (65, 97), (224, 224), (2, 300)]

@@ -10,7 +10,7 @@ from minifcn.errors import ShapeError
 torch = pytest.importorskip("torch", reason="PyTorch, the other side of the comparison, is not installed")
 import reference_networks as reference  # noqa: E402  (needs torch)
 
-FCNS = ("fcn32s", "fcn16s", "fcn8s", "fcn4s", "fcn8s-at-once")
+FCNS = ("fcn32s", "fcn16s", "fcn8s", "fcn4s", "fcn2s", "fcn8s-at-once")
 VGGS = ("vgg11", "vgg13", "vgg16", "vgg19")
 FORWARDS = {"paper": reference.fcn_paper, "same": reference.fcn_same}
 
@@ -81,7 +81,7 @@ def test_batches_and_other_channels_equal_the_reference(geometry, batch, channel
 
 @pytest.mark.parametrize("size", [(1, 1), (50, 65)], ids=str)
 @pytest.mark.parametrize("geometry", FORWARDS)
-@pytest.mark.parametrize("name", ["fcn16s", "fcn8s", "fcn4s", "fcn8s-at-once"])
+@pytest.mark.parametrize("name", ["fcn16s", "fcn8s", "fcn4s", "fcn2s", "fcn8s-at-once"])
 def test_fcn_without_skips_equals_the_reference(name, geometry, size):
     """Scores cropped in between to maps that are not added; score layers of skips that are there all the same."""
     model = fcn(name, geometry, skips="none")
