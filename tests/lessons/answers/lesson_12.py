@@ -252,8 +252,8 @@ def without_a_mask(predictions, labels, num_classes, ignore_index=255):
 
 
 def other_pixels_of_the_prediction(predictions, labels, num_classes, ignore_index=255):
-    for one, label in zip(predictions, labels, strict=True):
-        return np.bincount(num_classes * label[label != ignore_index].astype(int) + one)
+    label, prediction = labels[0], predictions[0]
+    return np.bincount(num_classes * label[label != ignore_index].astype(int) + prediction)
 
 
 def all_in_one_array(predictions, labels, num_classes, ignore_index=255):
