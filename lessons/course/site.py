@@ -43,7 +43,8 @@ def build_site(target: Path, *, solutions: bool = True) -> None:
             notebooks.student_copy(lessons)
         (source / "lessons").mkdir(parents=True)
         (source / "docs").mkdir()
-        shutil.copy(PROJECT / "docs" / "conf.py", source)
+        for name in ("conf.py", "favicon.svg"):
+            shutil.copy(PROJECT / "docs" / name, source)
         for text, notebook, seconds in notebooks.run_all(solutions=solutions, folder=lessons):
             print(f"{text.stem}: {seconds:.1f} s", flush=True)
             if found := notebooks.problems(notebook, solutions=solutions):
@@ -61,15 +62,19 @@ def build_site(target: Path, *, solutions: bool = True) -> None:
         subprocess.run([sys.executable, "-m", "sphinx", *options, source, target], check=True)
 
 
-def build_lite(target: Path) -> None:
-    """The JupyterLite site of the lessons with the package's wheel, in `target`: a notebook server in the browser."""
+def build_lite(target: Path, *, solutions: bool = True) -> None:
+    """The JupyterLite site of the lessons with the package's wheel, in `target`: a notebook server in the browser.
+
+    solutions: with the solutions, to be opened afterwards.
+    """
     with TemporaryDirectory() as folder:
         contents, wheels = Path(folder) / "contents", Path(folder) / "wheels"
-        notebooks.student_copy(contents)  # with the stubs; the solutions stay outside
-        shutil.copytree(notebooks.LESSONS_FOLDER / "solutions", contents / "solutions")
+        notebooks.student_copy(contents)
+        if solutions:
+            shutil.copytree(notebooks.LESSONS_FOLDER / "solutions", contents / "solutions")
         subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", wheels, PROJECT], check=True)
         (wheel,) = wheels.glob("*.whl")
-        first = f"%pip install -q {wheel.stem.split('-')[0]}"
+        first = f"%pip install -q {wheel.stem.split('-')[0]} ipywidgets"  # these make the sliders
         _install_first(contents, first)
         settings = Path(folder) / "jupyter_lite_config.json"
         settings.write_text(json.dumps({"PipliteAddon": {"piplite_urls": [str(wheel)]}}), encoding="utf-8")
