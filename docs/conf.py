@@ -10,6 +10,7 @@ project = "minifcn"
 html_title = "minifcn"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx-mathjax-offline"]
 html_theme = "furo"
+html_favicon = "favicon.svg"  # a browser asks for one, and would complain
 exclude_patterns = ["_build"]
 
 nb_execution_mode = "off"  # the lessons have been run already

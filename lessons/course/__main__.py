@@ -17,10 +17,10 @@ def main() -> int:
     student = commands.add_parser("student", help="copy the lessons without the solutions")
     student.add_argument("folder", type=Path, help="a folder that does not exist yet")
     site = commands.add_parser("site", help="build the site: lessons with their outputs, docs, docstrings")
-    site.add_argument("--without-solutions", action="store_true", help="for students")
     lite = commands.add_parser("lite", help="build the edition that runs in the browser")
     for command in (site, lite):
         command.add_argument("folder", type=Path, help="where the pages go")
+        command.add_argument("--without-solutions", action="store_true", help="for students")
     for command in (build, run):
         command.add_argument("lessons", nargs="*", type=int, help="their numbers (all)")
     arguments = parser.parse_args()
@@ -41,7 +41,7 @@ def main() -> int:
         build_site(arguments.folder, solutions=not arguments.without_solutions)
         print(f"Open {arguments.folder / 'index.html'}.")
     elif arguments.command == "lite":
-        build_lite(arguments.folder)
+        build_lite(arguments.folder, solutions=not arguments.without_solutions)
         print(f"Serve it with: python -m http.server --directory {arguments.folder}")
     else:
         if arguments.folder.exists():

@@ -103,9 +103,10 @@ def with_solutions(notebook: Notebook) -> Notebook:
     return notebook
 
 
-def run(notebook: Notebook, mine: Path) -> float:
+def run(notebook: Notebook, mine: Path, folder: Path = LESSONS_FOLDER) -> float:
     """Execute all cells, with solved exercises kept in `mine`; the seconds it took. Outputs are left in the notebook.
 
+    folder: the lessons in which it runs, these or a copy for students.
     A cell that raises is an error of the lesson: checks answer with a verdict, never with an exception.
     """
     started = time.perf_counter()
@@ -115,7 +116,7 @@ def run(notebook: Notebook, mine: Path) -> float:
             timeout=300,
             kernel_name="python3",
             extra_arguments=["--IPKernelApp.log_level=40"],  # no word about how kernel and client talk to each other
-            resources={"metadata": {"path": str(LESSONS_FOLDER)}},
+            resources={"metadata": {"path": str(folder)}},
         ).execute()
     return time.perf_counter() - started
 
@@ -143,14 +144,16 @@ def problems(notebook: Notebook, *, solutions: bool) -> list[str]:
     return found
 
 
-def run_all(lessons: Iterable[int] = (), *, solutions: bool) -> Iterator[tuple[Path, Notebook, float]]:
+def run_all(
+    lessons: Iterable[int] = (), *, solutions: bool, folder: Path = LESSONS_FOLDER
+) -> Iterator[tuple[Path, Notebook, float]]:
     """Each lesson's text, executed notebook and seconds; solved exercises go from lesson to lesson, as a learner's do,
-    in a folder of their own that is removed in the end.
+    in a folder of their own that is removed in the end. folder: as in run.
     """
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as temporary:
         for text in texts(lessons):
             notebook = with_solutions(read(text)) if solutions else read(text)
-            yield text, notebook, run(notebook, Path(folder) / "mine")
+            yield text, notebook, run(notebook, Path(temporary) / "mine", folder)
 
 
 def student_copy(target: Path) -> None:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,14 +33,19 @@ def build_site(target: Path, *, solutions: bool = True) -> None:
     """The Sphinx site of the lessons, executed, with the pages of docs/ and of the docstrings, in `target`.
 
     solutions: run the lessons with the solutions in place, show their outputs beside the stubs, and let the solutions
-    be opened. Without them, as for students, the checks answer that nothing is written yet.
+    be opened. Without them, as for students, the checks answer that nothing is written yet, and the lessons run in a
+    copy that has no solutions, so that no page, source or search index can hold one.
     """
     with TemporaryDirectory() as folder:
-        source = Path(folder) / "source"
+        source, lessons = Path(folder) / "source", notebooks.LESSONS_FOLDER
+        if not solutions:
+            lessons = Path(folder) / "lessons"
+            notebooks.student_copy(lessons)
         (source / "lessons").mkdir(parents=True)
         (source / "docs").mkdir()
-        shutil.copy(PROJECT / "docs" / "conf.py", source)
-        for text, notebook, seconds in notebooks.run_all(solutions=solutions):
+        for name in ("conf.py", "favicon.svg"):
+            shutil.copy(PROJECT / "docs" / name, source)
+        for text, notebook, seconds in notebooks.run_all(solutions=solutions, folder=lessons):
             print(f"{text.stem}: {seconds:.1f} s", flush=True)
             if found := notebooks.problems(notebook, solutions=solutions):
                 sys.exit("\n".join([f"{text.stem} is not fit to be shown:", *found]))
@@ -52,20 +58,23 @@ def build_site(target: Path, *, solutions: bool = True) -> None:
             shutil.copy(page, source / "docs")
         _write_api(source / "api")
         _write_index(source / "index.md", [page.stem for page in pages])
-        subprocess.run(
-            [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", source, target], check=True
-        )
+        options = ["-W", "--keep-going", "-q", "-b", "html", "-d", Path(folder) / "doctrees"]
+        subprocess.run([sys.executable, "-m", "sphinx", *options, source, target], check=True)
 
 
-def build_lite(target: Path) -> None:
-    """The JupyterLite site of the lessons with the package's wheel, in `target`: a notebook server in the browser."""
+def build_lite(target: Path, *, solutions: bool = True) -> None:
+    """The JupyterLite site of the lessons with the package's wheel, in `target`: a notebook server in the browser.
+
+    solutions: with the solutions, to be opened afterwards.
+    """
     with TemporaryDirectory() as folder:
         contents, wheels = Path(folder) / "contents", Path(folder) / "wheels"
-        notebooks.student_copy(contents)  # with the stubs; the solutions stay outside
-        shutil.copytree(notebooks.LESSONS_FOLDER / "solutions", contents / "solutions")
+        notebooks.student_copy(contents)
+        if solutions:
+            shutil.copytree(notebooks.LESSONS_FOLDER / "solutions", contents / "solutions")
         subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", wheels, PROJECT], check=True)
         (wheel,) = wheels.glob("*.whl")
-        first = f"%pip install -q {wheel.stem.split('-')[0]}"
+        first = f"%pip install -q {wheel.stem.split('-')[0]} ipywidgets"  # these make the sliders
         _install_first(contents, first)
         settings = Path(folder) / "jupyter_lite_config.json"
         settings.write_text(json.dumps({"PipliteAddon": {"piplite_urls": [str(wheel)]}}), encoding="utf-8")
@@ -101,7 +110,10 @@ def _write_api(folder: Path) -> None:
     folder.mkdir()
     for title, modules in API.items():
         parts = [f"# {title}", "```{eval-rst}"]
-        parts += [f".. automodule:: {module}\n   :members:\n   :imported-members:\n" for module in modules]
+        for module in modules:
+            # A package says in __all__ what it shows of its modules; a module shows what it defines itself.
+            imported = "   :imported-members:\n" if hasattr(import_module(module), "__all__") else ""
+            parts.append(f".. automodule:: {module}\n   :members:\n{imported}")
         (folder / f"{modules[0].rpartition('.')[2]}.md").write_text("\n\n".join([*parts, "```"]), encoding="utf-8")
 
 

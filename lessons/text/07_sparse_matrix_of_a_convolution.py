@@ -512,4 +512,4 @@ for name, theirs, one in zip(("x", "weight", "bias"), (x.grad, weight.grad, bias
 #
 # *Sources.* The 4 × 16 matrix and its transpose: V. Dumoulin and F. Visin, "A guide to convolution arithmetic for deep
 # learning" (2016), section 4.1. Patches as columns, forward and backward: K. Chellapilla, S. Puri and P. Simard, "High
-# performance convolutional neural networks for document processing" (2006), section 2.
+# performance convolutional neural networks for document processing" (2006).

@@ -35,7 +35,7 @@ visualize.gallery(
     {f"{size} × {size}": around(size)[0] for size in sizes} | {"the picture": picture},
     columns=5,
     alt="Parts of a picture around one pixel. 3×3 pixels are all of one blue-green, 5×5 have a dark edge, 14×14 show a "
-    "corner of two bars, and 40×40 a cross; at last the whole picture, with a crescent, a triangle, a disc and the "
+    "piece of a bar, and 40×40 a cross; at last the whole picture, with a crescent, a triangle, a disc and the "
     "cross, in which the four parts are outlined.",
     windows={"the picture": [around(size)[1] for size in sizes]},
 )

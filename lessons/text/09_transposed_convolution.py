@@ -573,9 +573,9 @@ print(f"largest difference from yours: {np.abs(theirs - conv_transpose2d(y, weig
 #
 # The next lesson gets the coarse maps from a classifier, the one after that joins both to a segmenter.
 #
-# *Sources.* The layer, as "backwards convolution", and the bilinear beginning: J. Long, E. Shelhamer and T. Darrell,
-# "Fully convolutional networks for semantic segmentation" (2015), section 3.3; the name deconvolution goes back to M.
-# Zeiler and others, "Deconvolutional networks" (2010), where it means something else: features are inferred such that
-# a convolution of them gives the picture. The matrices: V. Dumoulin and F. Visin, "A guide to convolution arithmetic
-# for deep learning" (2016), chapter 4. Checkerboards: A. Odena, V. Dumoulin and C. Olah, "Deconvolution and
+# *Sources.* The layer, as "backwards convolution": J. Long, E. Shelhamer and T. Darrell, "Fully convolutional networks
+# for semantic segmentation" (2015), section 3.3; the bilinear beginning: section 4.3; the name deconvolution goes back
+# to M. Zeiler and others, "Deconvolutional networks" (2010), where it means something else: features are inferred such
+# that a convolution of them gives the picture. The matrices: V. Dumoulin and F. Visin, "A guide to convolution
+# arithmetic for deep learning" (2016), chapter 4. Checkerboards: A. Odena, V. Dumoulin and C. Olah, "Deconvolution and
 # checkerboard artifacts" (2016).

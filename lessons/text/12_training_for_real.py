@@ -30,7 +30,7 @@ labels = [sample.labels for sample in samples]
 # ## Two masks
 #
 # Here is a picture, its true mask, and two predictions. The first predicts background everywhere. The second is the
-# true mask, moved by a few pixels: every object is found, named and outlined, a little beside its place.
+# true mask, moved by 18 of its 192 pixels: every object is found, named and outlined, beside its place.
 #
 # **Before you run the next cells:** which of the two has more pixels right?
 
@@ -80,7 +80,10 @@ for truth, predicted in zip(small_labels.ravel(), small_prediction.ravel(), stri
         counts[truth, predicted] += 1
 visualize.matrices(
     {"truth": small_labels, "prediction": small_prediction, "confusion matrix": counts},
-    alt="A truth of 2×4 labels, a prediction, and their confusion matrix: 2 1 0, 0 2 0, 1 0 1.",
+    alt="A truth of 2×4 labels, the last of them 255, void; a prediction; and their confusion matrix: 2 1 0, 0 2 0, "
+    "1 0 1. Outlined is its diagonal.",
+    outline={"confusion matrix": [(0, 0), (1, 1), (2, 2)]},
+    shared_scale=False,
 )
 
 # %% [markdown]
@@ -263,23 +266,36 @@ for name in NAMES:
 
 # %% [markdown]
 # Then what they predict for three of the twelve pictures. All six stored their masks at half the size, and enlarged
-# them again.
+# them again. Look at the insides of the objects, and at their rims.
 
 # %%
 shown = (0, 4, 5)
-sheet = visualize.prediction_sheet(
-    [samples[k].image for k in shown],
-    [labels[k] for k in shown],
-    {name: [runs[f"masks {name}"][k] for k in shown] for name in NAMES},
-    data.classes,
-    data.palette,
-    cell_size=192,
+
+
+def show_masks(names, alt):
+    sheet = visualize.prediction_sheet(
+        [samples[k].image for k in shown],
+        [labels[k] for k in shown],
+        {name: [runs[f"masks {name}"][k] for k in shown] for name in names},
+        data.classes,
+        data.palette,
+        cell_size=192,
+    )
+    return visualize.picture(sheet, alt=alt)
+
+
+show_masks(
+    ("A", "B", "C"),
+    alt="Three pictures, their true masks, and the masks of the runs A, B and C. A is background everywhere. B and C "
+    "show the objects; in B thin lines of other colours run around them, and along the teeth of the combs.",
 )
-visualize.picture(
-    sheet,
-    alt="Three pictures, their true masks, and the masks of six runs. A and D are background everywhere. B, C, E and "
-    "the healthy run show the objects. In B thin lines of other colours run around them. In E most of a crescent is "
-    "green, the colour of triangles, and so is one of three stars.",
+
+# %%
+show_masks(
+    ("D", "E", "healthy"),
+    alt="The same three pictures, and the masks of the runs D, E and the healthy one. D is background everywhere. E "
+    "and the healthy run show the objects; in E most of a crescent is green, the colour of triangles, and so is one of "
+    "three stars.",
 )
 
 # %% [markdown]

@@ -81,7 +81,7 @@ def softmax_cross_entropy(
 
 
 def checked_labels(op: str, logits: Tensor, labels: Any, ignore_index: int | None) -> tuple[Array, Array]:
-    """Labels (N, …) int64 with the ignored ones replaced by 0, and which of them count (bool), for (N, C, …) logits."""
+    """Labels (N, …) intp with the ignored ones replaced by 0, and which of them count (bool), for (N, C, …) logits."""
     if logits.ndim < 2:
         raise ShapeError(f"{op}: logits of {tuple(logits.shape)}; (N, C, …) is expected.")
     backend, xp, num_classes = logits.backend, logits.backend.xp, logits.shape[1]
@@ -91,7 +91,7 @@ def checked_labels(op: str, logits: Tensor, labels: Any, ignore_index: int | Non
     if labels.dtype.kind not in "iu":
         raise DtypeError(f"{op}: labels are integers, not {labels.dtype}; convert with .astype(int).")
     counted = xp.ones(labels.shape, bool) if ignore_index is None else labels != ignore_index
-    labels = xp.where(counted, labels, 0).astype(np.int64)
+    labels = xp.where(counted, labels, 0).astype(np.intp)  # indices: int64, but int32 in a browser
     if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
         found, counts = np.unique(backend.to_numpy(labels), return_counts=True)
         wrong = [f"{f} in {c} pixels" for f, c in zip(found, counts, strict=True) if not 0 <= f < num_classes]

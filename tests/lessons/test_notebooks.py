@@ -160,3 +160,13 @@ def test_students_get_the_lessons_without_solutions(tmp_path):
     assert not (tmp_path / "lessons" / "solutions").exists()
     assert (tmp_path / "lessons" / "course" / "mine.py").exists()
     assert len(list((tmp_path / "lessons").glob("*.ipynb"))) == len(LESSONS)
+
+
+def test_in_the_students_copy_no_solution_is_shown(tmp_path):
+    """The site for students is made of lessons that ran there; from here, it would show every solution."""
+    notebooks.student_copy(tmp_path / "lessons")
+    notebook = _notebook("from course import show_solution", "show_solution('im2col')")
+    notebooks.run(notebook, tmp_path / "mine", tmp_path / "lessons")
+    said = str(notebook.cells[1].outputs)
+    assert "comes without solutions" in said
+    assert "def im2col" not in said

@@ -33,6 +33,9 @@ def check_overlap_counts(overlap_counts: Callable[[], Any], generator: np.random
         "these are the counts with padding 1, where the kernel has 16 places. Without padding it has four.": np.outer(
             [2, 3, 3, 2], [2, 3, 3, 2]
         ),
+        "these are sums of the kernel's numbers. Asked for is in how many patches each pixel lies.": np.array(
+            [[1, 3, 5, 3], [5, 12, 16, 9], [11, 24, 28, 15], [7, 15, 17, 9]]
+        ),
         "these numbers are one too small: count the pixel's first patch as well.": np.outer(along, along) - 1,
         "one number for each place of the kernel came back; one for each of the 16 pixels is asked for.": np.full(
             (2, 2), 9
@@ -168,7 +171,24 @@ def _check_images(
             padding,
         ),
         "all pictures of the batch are the first one.": np.repeat(right[:1], batch, axis=0),
+        "the patches are laid down turned by 180°: the kernel's rows and columns run backwards.": lambda: _cut(
+            _laid_back(patches[:, :, ::-1, ::-1], input_size, stride, padding), input_size, padding
+        ),
+        "the numbers are cut to whole ones. Is the picture of zeros made of integers?": lambda: _cut(
+            _laid_back(np.trunc(patches), input_size, stride, padding), input_size, padding
+        ),
+        "only the first row of the kernel has been laid down. Does `return` stand within the loop?": lambda: _cut(
+            _laid_back(patches * (np.arange(kernel_height) == 0)[:, None, None, None], input_size, stride, padding),
+            input_size,
+            padding,
+        ),
     }
+    if isinstance(yours, np.ndarray) and yours.ndim == 4 and yours.shape[1] != channels:
+        hint = (
+            f"{yours.shape[1]} channels came back, but there are {channels}. A −1 in a reshape takes what is left "
+            f"over: are Ho and Wo right, with stride and padding? Here they are {rows} and {places}."
+        )
+        mistakes[hint] = yours
     compare(yours, right, call, mistakes)
 
 
@@ -280,6 +300,10 @@ def _check_gradients(
             "only the first picture counts; sum over the batch as well, axis 0.": first[2],
             "it is summed over the channels, with one number left for each picture. It is the channels, axis 1, that "
             "stay.": (flat.sum(axis=(1, 2))),
+            "the channels are summed over, and an axis of the places is left. It is the channels, axis 1, that stay: "
+            "sum over the axes 0, 2 and 3.": grad.sum(axis=(0, 1, 2)),
+            "the channels are summed over, and the rows are left. It is the channels, axis 1, that stay: sum over the "
+            "axes 0, 2 and 3.": grad.sum(axis=(0, 1, 3)),
             "there is one for each place. The bias of a channel was used at every place: sum over the last two axes as "
             "well.": grad.sum(axis=0),
             "it is summed over everything. Each output channel has a bias of its own: leave out axis 1.": grad.sum(),

@@ -23,7 +23,9 @@ _POOLINGS = (
     ((2, 2, 8, 6), (3, 4), 3, 0, True),
 )
 _FRAME = "Without padding and ceil mode your function is right. Does the frame reach as far as the last window?"
+_OVERLAP = "For windows side by side your function is right. Here they overlap: do they stand `stride` apart?"
 _STACKS = (
+    [(5, 1)],
     [(3, 1), (5, 1)],
     [(3, 1)],
     [(2, 2)],
@@ -38,8 +40,8 @@ def check_max_pool2d(max_pool2d: Callable[..., Array], generator: np.random.Gene
     for shape, *options in _POOLINGS:
         # Mostly negative, so that a zero in the frame shows.
         _check_maxima(max_pool2d, generator.normal(-1.5, 1, size=shape), *options, f"x of shape {shape}")
-    far_below = generator.normal(-1e7, 1e5, size=(1, 1, 3, 5))
-    _check_maxima(max_pool2d, far_below, (3, 3), 2, 1, False, "x of numbers around −10,000,000")
+    far_below = 1e300 * generator.normal(-1, 0.1, size=(1, 1, 3, 5))
+    _check_maxima(max_pool2d, far_below, (3, 3), 2, 1, False, "x of numbers around −10³⁰⁰")
 
 
 def check_max_pool2d_backward(max_pool2d_backward: Callable[..., Array], generator: np.random.Generator) -> None:
@@ -81,7 +83,8 @@ def _check_maxima(
     max_pool2d: Callable[..., Array], x: Array, kernel_size: Pair, stride: int, padding: int, ceil_mode: bool, what: str
 ) -> None:
     call = f"max_pool2d({what}, {kernel_size}{_options(stride, padding, ceil_mode)})"
-    with new_here(call, ceil_mode or padding > 0, _FRAME):
+    framed = ceil_mode or padding > 0
+    with new_here(call, framed or kernel_size != (stride, stride), _FRAME if framed else _OVERLAP):
         yours = unchanged(call, max_pool2d, x, kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode)
     options = (kernel_size, stride, padding, ceil_mode)
     right = _pool(x, *options)
@@ -126,6 +129,9 @@ def _check_maxima(
         ].argmax(axis=-1),
         "channels are mixed: in a column of im2col the channel comes first. Reshape to (N, C, kh·kw, …), and take the "
         "maximum over axis 2.": lambda: _pool(x, *options, of=_max_with_channels_mixed),
+        "the maximum is taken over the channels, axis 1, and not over the kh·kw numbers of a window, axis 2.": lambda: (
+            np.moveaxis(_windows(x, *options)[0], -1, 2).max(axis=1)
+        ),
         "the maximum is taken over the channels as well; each channel is pooled on its own.": right.max(
             axis=1, keepdims=True
         ),
@@ -143,9 +149,12 @@ def _check_maxima(
             *right.shape[:2], right.shape[3], right.shape[2]
         ),
     }
-    for number in (1, 10, 99, 100, 999, 1000, 9999, 10_000, 99_999, 100_000, 999_999, 1_000_000):
-        hint = f"the frame is made of −{number}, which wins over still smaller numbers. Only −np.inf never wins."
-        mistakes[hint] = lambda number=number: _pool(x, *options, frame=-number)
+    numbers = isinstance(yours, np.ndarray) and yours.dtype.kind in "biuf"
+    strange = np.setdiff1d(yours, x) if numbers else np.zeros(0)
+    if strange.size == 1 and strange[0] != -np.inf:  # a single number that stands nowhere in x
+        text = f"{strange[0]:g}".replace("-", "−")
+        hint = f"the frame is made of {text}, which wins over still smaller numbers. Only −np.inf never wins."
+        mistakes[hint] = lambda: _pool(x, *options, frame=float(strange[0]))
     compare(yours, right, call, mistakes)
 
 
@@ -161,7 +170,8 @@ def _check_routes(
 ) -> None:
     call = f"max_pool2d_backward(grad, {what}, {kernel_size}{_options(stride, padding, ceil_mode)})"
     arguments = {"stride": stride, "padding": padding, "ceil_mode": ceil_mode}
-    with new_here(call, ceil_mode or padding > 0, _FRAME):
+    with_frame = ceil_mode or padding > 0
+    with new_here(call, with_frame or kernel_size != (stride, stride), _FRAME if with_frame else _OVERLAP):
         yours = unchanged(call, max_pool2d_backward, grad, x, kernel_size, **arguments)
     options = (kernel_size, stride, padding, ceil_mode)
 
@@ -194,9 +204,12 @@ def _check_routes(
         "the gradient is spread evenly over the window. Only the largest number has moved the result.": lambda: route(
             lambda windows: np.ones_like(windows) / places.size
         ),
-        "each gradient goes to the upper left corner of its window, whatever stands there.": lambda: route(
-            lambda windows: np.broadcast_to(places == 0, windows.shape)
+        "each gradient goes to the smallest number of its window: argmax, not argmin.": lambda: route(
+            lambda windows: _first(-windows)
         ),
+        "the largest numbers come back in the places of the gradients.": lambda: route(values=_pool(x, *options)),
+        "each gradient goes to the upper left corner of its window, whatever stands there. Is argmax taken over the "
+        "axis of kh·kw?": lambda: route(lambda windows: np.broadcast_to(places == 0, windows.shape)),
         "the gradients are multiplied by the numbers of x. A maximum has the slope 1 towards its winner.": right * x,
         "the frame is made of zeros, and a zero wins over negative numbers; their gradient is lost. Fill it with "
         "−np.inf.": lambda: route(frame=0.0),
@@ -399,6 +412,11 @@ def _wrong_sizes(layers: Sequence[Pair]) -> dict[str, Any]:
         "first.": forward,
         "the kernel sizes are multiplied. Two kernels of 3 in a row see 5 pixels, not 9.": int(np.prod(kernels)),
         "the kernel sizes are added. Two kernels of 3 in a row see 5 pixels, not 6: the second adds two.": sum(kernels),
+        "a kernel reaches over k − 1 steps, whatever its stride is; here k − stride is taken.": 1
+        + sum((kernel_size - stride) * step for (kernel_size, stride), step in zip(layers, steps, strict=True)),
+        "a kernel of k numbers reaches from its first to its last over k − 1 steps, not k + 1.": size(
+            steps, lambda k: k + 1
+        ),
         "it is one too small: an output with no layer before it sees one pixel, so begin with 1.": size(steps) - 1,
         "kernel_size and stride are swapped; the pairs are (kernel_size, stride).": 1
         + sum((stride - 1) * int(np.prod(kernels[:number])) for number, stride in enumerate(strides)),

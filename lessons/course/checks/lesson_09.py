@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from course.comparing import compare, compare_all, unchanged
+from course.comparing import compare, compare_all, new_here, unchanged
 
 Array = np.ndarray
 
@@ -63,7 +63,7 @@ def _first_wrong_layer(yours: Any, right: list[int]) -> dict[str, Any]:
     hint = (
         f"look at layer {wrong[0] + 1}, with n = {n}, kernel_size {kernel_size}, stride {stride}, padding {padding}: "
         f"the last stamp begins at {n - 1}·{stride} = {start} and has {kernel_size} pixels, so that they are "
-        f"{start + kernel_size} in all; {padding} are cut off at each end."
+        f"{start + kernel_size} in all; of these {padding} at each end are cut off."
     )
     return {hint: array}
 
@@ -98,7 +98,14 @@ def check_conv_transpose2d(conv_transpose2d: Callable[..., Array], generator: np
 def _check_forward(
     conv_transpose2d: Callable[..., Array], y: Array, weight: Array, stride: int, padding: int, call: str
 ) -> None:
-    yours = unchanged(call, conv_transpose2d, y, weight, stride=stride, padding=padding)
+    rows, columns = ((n - 1) * stride + k - 2 * padding for n, k in zip(y.shape[2:], weight.shape[2:], strict=True))
+    sizes = (
+        f"Ho = (H − 1)·stride + kh − 2·padding is {rows} here, Wo {columns}. Wᵀ is {(weight[0].size, len(weight))}, "
+        f"y as a matrix for each picture {(len(y), len(weight), y[0, 0].size)}, and col2im takes stride and padding as "
+        "they are given."
+    )
+    with new_here(call, True, sizes):
+        yours = unchanged(call, conv_transpose2d, y, weight, stride=stride, padding=padding)
     stamps = _stamps(y, weight)
     full = _added_up(stamps, stride)  # nothing cut off yet
     height, width = full.shape[2] - 2 * padding, full.shape[3] - 2 * padding
@@ -139,6 +146,9 @@ def _check_forward(
         ],
         "all pictures of the batch are the first one.": np.repeat(right[:1], batch, axis=0),
         "the pictures of the batch are added up.": right.sum(axis=0, keepdims=True),
+        "y is reshaped to (N, H·W, in), which mixes its numbers up. Reshape to (N, in, H·W).": lambda: added_up(
+            _stamps(y.reshape(batch, -1, in_channels).swapaxes(1, 2).reshape(y.shape), weight)
+        ),
     }
     if in_channels == out_channels:
         if min(y.shape[2] - weight.shape[2], y.shape[3] - weight.shape[3]) + 2 * padding >= 0:
@@ -153,6 +163,8 @@ def _check_forward(
         mistakes["each channel is enlarged by itself. Every output channel is a sum over all input channels."] = (
             added_up(_stamps(y, each))
         )
+    if isinstance(yours, np.ndarray) and yours.ndim == 4 and yours.shape != right.shape:
+        mistakes[f"the result is {yours.shape[2]} × {yours.shape[3]} pixels large. {sizes}"] = yours
     compare(yours, right, call, mistakes)
 
 
@@ -177,7 +189,13 @@ def check_conv_transpose2d_backward(
 def _check_backward(
     backward: Callable[..., Any], grad: Array, y: Array, weight: Array, stride: int, padding: int, call: str
 ) -> None:
-    yours = unchanged(call, backward, grad, y, weight, stride=stride, padding=padding)
+    hint = (
+        f"dL/dy has the shape of y, {y.shape}: conv2d takes stride and padding as they are given, and so does im2col. "
+        f"Then y is {(len(y), len(weight), y[0, 0].size)} as a matrix for each picture, and the columns of grad are "
+        f"{(len(y), weight[0].size, y[0, 0].size)}, to be transposed in the product and added over the pictures."
+    )
+    with new_here(call, True, hint):
+        yours = unchanged(call, backward, grad, y, weight, stride=stride, padding=padding)
     patches = _read(grad, y.shape[2:], weight.shape[2:], stride, padding)  # (N, out, kh, kw, H, W)
     grad_y = np.einsum("ioab,noabhw->nihw", weight, patches)
     each = np.einsum("nihw,noabhw->nioab", y, patches)  # of each picture of the batch
@@ -188,6 +206,9 @@ def _check_backward(
             "ioab,noabhw->nihw", weight[:, :, ::-1, ::-1], patches
         ),
         "1 is added everywhere. Is the bias that you give to conv2d zero?": grad_y + 1,
+        "stride and padding are not passed on to conv2d.": lambda: np.einsum(
+            "ioab,nohwab->nihw", weight, _windows(grad, weight.shape[2:], 1, 0)
+        ),
         "the kernel's rows and columns are swapped.": np.einsum("ioab,noabhw->nihw", weight, patches.swapaxes(2, 3))
         if weight.shape[2] == weight.shape[3]
         else grad_y[:0],
@@ -214,11 +235,23 @@ def _check_backward(
         ),
         "the numbers are those of (out, in, kh, kw), reshaped to (in, out, kh, kw). The product y @ patchesᵀ has `in` "
         "first.": grad_weight.swapaxes(0, 1).reshape(weight.shape),
+        "a reshape does not transpose: columns @ yᵀ is (out·kh·kw, in). Take y @ columnsᵀ.": grad_weight.reshape(
+            len(weight), -1
+        ).T.reshape(weight.shape),
+        "the columns of grad are not transposed: y @ columnsᵀ.": lambda: _without_transpose(y, patches, weight),
         "the kernel is turned by 180°.": grad_weight[:, :, ::-1, ::-1],
         "the last step is missing, the reshape to the shape of the weight.": grad_weight.reshape(len(weight), -1),
     }
     expected = {"dL/dy": grad_y, "dL/dweight": grad_weight}
     compare_all(yours, expected, call, {"dL/dy": for_y, "dL/dweight": for_weight})
+
+
+def _without_transpose(y: Array, patches: Array, weight: Array) -> Array:
+    """y @ columns, where the shapes allow it."""
+    columns = patches.reshape(len(y), weight[0].size, -1)
+    if columns.shape[1] != columns.shape[2]:
+        return weight[:0]
+    return (y.reshape(*y.shape[:2], -1) @ columns).sum(axis=0).reshape(weight.shape)
 
 
 def check_bilinear_kernel(bilinear_kernel: Callable[[int], Array], generator: np.random.Generator) -> None:
@@ -276,7 +309,25 @@ def _check_bilinear(bilinear_kernel: Callable[[int], Array], kernel_size: int) -
         "the distance is taken for the height. The height is 1 − distance/stride.": outer(
             lambda distance: distance / stride
         ),
+        "the distance is divided by the kernel's size; the height is 1 − distance/stride.": outer(
+            lambda distance: 1 - distance / kernel_size
+        ),
+        "the distance is not divided by the stride; the height is 1 − distance/stride.": outer(
+            lambda distance: 1 - distance
+        ),
+        "the places are counted from 1; count from 0, as the middle (k − 1)/2 does.": outer(
+            lambda distance: 1 - distance / stride, middle - 1
+        ),
+        "a distance is never negative: np.abs(place − middle).": np.outer(
+            *[[1 - (p - middle) / stride for p in places]] * 2
+        ),
+        "this is the mean of the places beneath the kernel, each with the same weight; a tent is asked for.": np.full(
+            (kernel_size, kernel_size), 1 / kernel_size**2
+        ),
     }
+    if kernel_size == 1:
+        hint = "round(k/2) is 0 for k = 1, since Python rounds halves to the even number. Take (k + 1) // 2."
+        mistakes[hint] = np.full((1, 1), np.nan)
     compare(bilinear_kernel(kernel_size), right, f"bilinear_kernel({kernel_size})", mistakes)
 
 

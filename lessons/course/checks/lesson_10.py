@@ -114,10 +114,15 @@ def _check_windows(patch_classifier: Callable[..., Array], image: Array, weight:
         hint = f"classify takes patches (n, {channels}, {window}, {window}), but it was given {patches.shape}. "
         if patches.shape == (channels, window, window):
             hint += "The batch axis is missing: give it patch[None]."
+        elif patches.ndim > 4:
+            hint += "There are too many axes."
         elif patches.shape[-3:-2] == (channels,) and 0 in patches.shape:
             hint += "A window is empty: does its slice end after it begins?"
         elif patches.shape[-3:-2] == (channels,) and max(patches.shape[-2:]) <= window:
-            hint += "A window hangs over the image's edge: the last one begins at most at height − window."
+            hint += (
+                "The window is too small. Either it hangs over the image's edge, where the last one begins at most at "
+                "height − window, or its slice is not top : top + window."
+            )
         else:
             hint += "A window is image[:, top : top + window, left : left + window]."
         raise Wrong(call, hint)
@@ -162,6 +167,9 @@ def _check_windows(patch_classifier: Callable[..., Array], image: Array, weight:
         "there is a batch axis of length 1 left; (K, rows, columns) is expected.": right[None],
         "classify gives (1, K) for one window; this axis of length 1 is still there. Take [0].": by_place[:, :, None],
         "these are the classes with the largest logits. The logits themselves are asked for.": right.argmax(axis=0),
+        "there is one number for each window, its largest logit; the logits of all classes are asked for.": right.max(
+            axis=0
+        ),
     }
     compare(unchanged(call, patch_classifier, image, classify, window, stride), right, call, mistakes)
 

@@ -16,6 +16,8 @@ Map = tuple[Fraction, Fraction]
 def check_compose(compose: Callable[..., Any], generator: np.random.Generator) -> None:
     conv, pool, up = _window(3, 1, 0), _window(2, 2, 0), _transposed(4, 2, 0)
     _check_path(compose, [(2, Fraction(1, 2))], "one pooling")
+    # Here no two mistakes give the same offset, as they do for two equal poolings.
+    _check_path(compose, [pool, _window(5, 3, 0)], "a pooling of 2, then one of 5 with stride 3")
     _check_path(compose, [pool, pool], "two poolings")
     _check_path(compose, [conv, pool], "a convolution, then a pooling")
     _check_path(compose, [pool, conv], "a pooling, then a convolution")
@@ -58,16 +60,34 @@ def _check_path(compose: Callable[..., Any], path: Sequence[Map], what: str) -> 
             sum(step[1] for step in path),
         ),
         "each offset is multiplied by the scale of its own layer; it must be by that of the layers before it. Is the "
-        "scale multiplied before the offset is used?": (scale, _with_new_scale(path)),
+        "scale multiplied before the offset is used?": (
+            scale,
+            _offset(path, lambda before, layer, total: total + before * layer[0] * layer[1]),
+        ),
         "each offset is multiplied by the scale of the one layer before it; take the product of all before it.": (
             scale,
             sum((step[1] * before for before, step in zip(_scales_before(path), path, strict=True)), Fraction(0)),
         ),
+        "only the offset of the last layer is there, in pixels of the image. Add it to what the layers before have "
+        "given.": (scale, _offset(path, lambda before, layer, total: before * layer[1])),
+        "what the layers before have given is multiplied by the scale once more. Only the new layer's offset is: s₁·o₂ "
+        "+ o₁.": (scale, _offset(path, lambda before, layer, total: before * (layer[1] + total))),
+        "what the layers before have given is multiplied by the scale; it is the new layer's offset that must be: "
+        "s₁·o₂ + o₁.": (scale, _offset(path, lambda before, layer, total: before * total + layer[1])),
+        "offsets are not whole numbers, and must not be made ones: a pooling of 2 lies between two pixels.": (
+            scale,
+            _offset(path, lambda before, layer, total: round(before * layer[1] + total)),
+        ),
+        "offsets are not whole numbers, and must not be made ones (int drops the half): a pooling of 2 lies between "
+        "two pixels.": (scale, _offset(path, lambda before, layer, total: int(before * layer[1] + total))),
+        "only the first and the last layer count.": _follow([path[0], path[-1]]) if path else (),
         "the offsets are divided by the scale of the layers before; they are to be multiplied by it.": (
             scale,
-            _with_divided_offsets(path),
+            _offset(path, lambda before, layer, total: total + layer[1] / before),
         ),
         "the scales are added; they are to be multiplied.": (sum(step[0] for step in path), offset),
+        "the scales are added to 1; they are to be multiplied.": (1 + sum(step[0] for step in path), offset),
+        "the offset is one too large. A path without layers changes nothing: its offset is 0.": (scale, offset + 1),
         "the offset is that of the last layer.": (scale, path[-1][1] if path else 0),
         "the scale is that of the last layer; scales of layers in a row multiply.": (
             path[-1][0] if path else 1,
@@ -89,19 +109,12 @@ def _follow(path: Sequence[Map]) -> Map:
     return places[1] - places[0], places[0]
 
 
-def _with_new_scale(path: Sequence[Map]) -> Fraction:
+def _offset(path: Sequence[Map], add: Callable[[Fraction, Map, Any], Any]) -> Any:
+    """The offset if each layer is added like this: add(scale of all layers before, its map, offset so far)."""
     scale, total = Fraction(1), Fraction(0)
-    for layer_scale, layer_offset in path:
-        scale *= layer_scale
-        total += scale * layer_offset
-    return total
-
-
-def _with_divided_offsets(path: Sequence[Map]) -> Fraction:
-    scale, total = Fraction(1), Fraction(0)
-    for layer_scale, layer_offset in path:
-        total += layer_offset / scale
-        scale *= layer_scale
+    for layer in path:
+        total = add(scale, layer, total)
+        scale *= layer[0]
     return total
 
 
@@ -149,6 +162,7 @@ def check_decoder(decoder: Callable[..., Any], generator: np.random.Generator) -
         (1, 3, (4, 3), (24, 22), (59, 53), (23, 11), (5, 9, 31), (0, 0, 0), "the crops of the paper"),
         (2, 2, (2, 1), (3, 2), (5, 3), (40, 23), (0, 0, 0), (1, 1, 4), "a skip that is smaller than the scores"),
         (2, 3, (3, 2), (6, 4), (12, 8), (90, 61), (0, 0, 0), (1, 1, 4), "maps of equal size"),
+        (1, 2, (3, 3), (6, 7), (13, 16), (40, 30), (1, 2, 5), (1, 0, 3), "skips of which too little is left"),
     ):
         scores = [generator.normal(size=(batch, classes, *size)) for size in (coarse, pool4, pool3)]
         filters = [generator.normal(size=(classes, classes, size, size)) for size in (4, 4, 16)]
@@ -232,7 +246,17 @@ def _check_decoder(
         "filters[0] is used for both skips.": decoded(scores, [filters[0], filters[0], filters[2]]),
         "crops[0] is used for both skips.": decoded(crops=(crops[0], crops[0], crops[2])),
         "the paddings of the first two upsamplings have no effect.": decoded(paddings=(0, 0, paddings[2])),
+        "the padding of the first upsampling has no effect.": decoded(paddings=(0, *paddings[1:])),
+        "the padding of the second upsampling has no effect.": decoded(paddings=(paddings[0], 0, paddings[2])),
+        "the padding of the last upsampling has no effect.": decoded(paddings=(*paddings[:2], 0)),
         "paddings[0] is used for all three.": decoded(paddings=(paddings[0],) * 3),
+        "paddings[0] is used for the first two.": decoded(paddings=(paddings[0], paddings[0], paddings[2])),
+        "filters[2] is used for the first upsampling.": decoded(filters=[filters[2], *filters[1:]]),
+        "the first upsampling has another stride than 2.": decoded(strides=(4, 2, 8)),
+        "the second upsampling has another stride than 2.": decoded(strides=(2, 4, 8)),
+        "the last upsampling has another stride than 8.": decoded(strides=(2, 2, 2)),
+        "at pool4 the scores are replaced by the skip; add the two.": decoded(keep=(0, 1)),
+        "at pool3 the scores are replaced by the skip; add the two.": decoded(keep=(1, 0)),
         "image_size is read as (width, height); it is (height, width).": lambda: _decode(
             scores, filters, image_size[::-1], crops, paddings
         ),
@@ -261,7 +285,15 @@ def _check_gradients(
 ) -> None:
     """The result is linear in each input, so a step along any direction changes it by exactly the slope."""
     cotangent = generator.normal(size=result.shape)
-    (result * cotangent).sum().backward()
+    try:
+        (result * cotangent).sum().backward()
+    except TypeError as error:
+        if "unhashable" not in str(error):
+            raise
+        hint = (
+            "an array has come in where a tensor belongs. Give conv_transpose2d and crop the tensors, not their .data."
+        )
+        raise Wrong(call, hint) from None
     names = ["score_fr", "score_pool4", "score_pool3", *(f"filters[{number}]" for number in range(3))]
     arrays = [*scores, *filters]
     before = (cotangent * _decode(scores, filters, image_size, crops, paddings)).sum()
@@ -295,11 +327,13 @@ def _decode(
     crop_image: bool = True,
     cut_end: bool = True,
     combine: Callable[[Array, Array], Array] = np.add,
+    strides: Sequence[int] = (2, 2, 8),
+    keep: Sequence[int] = (1, 1),
 ) -> Array:
     """FCN-8s' decoder on arrays; the options are mistakes."""
     up = scores[0]
     for step, skip in enumerate(scores[1:]):
-        up = _enlarged(up, filters[step], 2, paddings[step])
+        up = _enlarged(up, filters[step], strides[step], paddings[step])
         starts = (crops[step],) * 2
         if centred:
             starts = tuple(max(0, (have - want) // 2) for have, want in zip(skip.shape[2:], up.shape[2:], strict=True))
@@ -308,8 +342,8 @@ def _decode(
         else:
             skip = skip[:, :, starts[0] :, starts[1] :]
         height, width = (min(sizes) for sizes in zip(skip.shape[2:], up.shape[2:], strict=True))
-        up = combine(up[:, :, :height, :width], skip[:, :, :height, :width])
-    up = _enlarged(up, filters[2], 8, paddings[2])
+        up = combine(keep[step] * up[:, :, :height, :width], skip[:, :, :height, :width])
+    up = _enlarged(up, filters[2], strides[2], paddings[2])
     if not crop_image:
         return up
     top, left = (crops[2],) * 2

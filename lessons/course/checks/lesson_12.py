@@ -19,6 +19,15 @@ CAUSES = (
 )
 
 
+_CAUSES_OF_ERRORS = {  # by words of NumPy's messages
+    "reshape": "np.bincount gives as many numbers as the largest one needs, and at least minlength: there are too few "
+    "without minlength=num_classes**2, and too many where void pixels are among them.",
+    "object too deep": "np.bincount takes one row of numbers: select pixels with a mask, label[…], or use ravel().",
+    "broadcast": "Take the same pixels of the label and of the prediction.",
+    "inhomogeneous": "Pictures differ in size, so they make no array together: count each, and add the counts.",
+}
+
+
 def check_confusion_matrix(confusion_matrix: Callable[..., Array], generator: np.random.Generator) -> None:
     label = np.array([[0, 0, 1, 2], [1, 1, 255, 2]], np.uint8)
     prediction = np.array([[0, 1, 1, 2], [1, 1, 1, 0]], np.uint8)
@@ -26,9 +35,9 @@ def check_confusion_matrix(confusion_matrix: Callable[..., Array], generator: np
     _check_counts(confusion_matrix, [prediction], [label], 3, 255, call)
     for num_classes, sizes, ignore_index, dtype, what in (
         (3, [(4, 5), (3, 7), (6, 2)], 255, np.uint8, "three pictures of different sizes"),
-        (9, [(8, 8)], 255, np.int64, "one picture, and classes that do not occur"),
+        (9, [(8, 8)], 255, int, "one picture, and classes that do not occur"),
         (21, [(40, 30), (25, 25)], 255, np.uint8, "21 classes, so that 21 · 20 + 20 is too large for uint8"),
-        (4, [(9, 5), (5, 9)], 1, np.int64, "ignore_index=1, so that class 1 itself is never counted"),
+        (4, [(9, 5), (5, 9)], 1, int, "ignore_index=1, so that class 1 itself is never counted"),
     ):
         predictions = [_random(generator, num_classes, size).astype(dtype) for size in sizes]
         labels = [
@@ -44,7 +53,7 @@ def check_confusion_matrix(confusion_matrix: Callable[..., Array], generator: np
 
 def _random(generator: np.random.Generator, num_classes: int, size: tuple[int, int]) -> Array:
     """Classes of which the lower ones are more frequent, and the last but one never occurs if there are many."""
-    classes = (num_classes * generator.random(size) ** 2).astype(np.int64)
+    classes = (num_classes * generator.random(size) ** 2).astype(int)
     return np.where(classes == num_classes - 2, 0, classes) if num_classes > 4 else classes
 
 
@@ -61,13 +70,10 @@ def _check_counts(
     try:
         yours = confusion_matrix(list(predictions), list(labels), num_classes, **options)
     except ValueError as error:
-        if "reshape" not in str(error):
-            raise
-        raise Wrong(
-            call,
-            f"{error}. np.bincount gives as many numbers as the largest one needs, and at least minlength: there are "
-            "too few without minlength=num_classes**2, and too many where void pixels are among them.",
-        ) from None
+        for words, cause in _CAUSES_OF_ERRORS.items():
+            if words in str(error):
+                raise Wrong(call, f"{str(error).strip().rstrip('.')}. {cause}") from None
+        raise
     for before, after in zip(given, [*predictions, *labels], strict=True):
         if not np.array_equal(before, after):
             raise Wrong(
@@ -113,6 +119,14 @@ def _check_counts(
             for one, two in zip(predictions, labels, strict=True)
         ),
         "only the diagonal is there; what was confused with what is missing.": np.diag(np.diag(right)),
+        "there is one matrix for each picture; add them up.": lambda: np.stack(
+            [_count([one], [two], num_classes, ignore_index) for one, two in zip(predictions, labels, strict=True)]
+        ),
+        "pixels that were predicted as class 0 are left out. Only what the label is decides whether a pixel "
+        "counts.": np.where(np.arange(num_classes) == 0, 0, right),
+        "the prediction decides whether a pixel counts, too. It is only the label that may be void.": np.where(
+            np.arange(num_classes) == ignore_index, 0, right
+        ),
     }
     if predictions[0].dtype == np.uint8:
         mistakes[
@@ -125,7 +139,7 @@ def _check_counts(
 def _count(
     predictions: Sequence[Array], labels: Sequence[Array], num_classes: int, ignore_index: int | None = None
 ) -> Array:
-    counts = np.zeros((num_classes, num_classes), np.int64)
+    counts = np.zeros((num_classes, num_classes), int)
     for prediction, label in zip(predictions, labels, strict=True):
         for j, i in zip(prediction.ravel().tolist(), label.ravel().tolist(), strict=True):
             if i != ignore_index and i < num_classes:
@@ -135,10 +149,10 @@ def _count(
 
 def _count_wrapped(predictions: Sequence[Array], labels: Sequence[Array], num_classes: int, ignore_index: int) -> Array:
     """num_classes · label + prediction in uint8."""
-    counts = np.zeros(num_classes**2, np.int64)
+    counts = np.zeros(num_classes**2, int)
     for prediction, label in zip(predictions, labels, strict=True):
         counted = label != ignore_index
-        pairs = (num_classes * label[counted].astype(np.int64) + prediction[counted]) % 256
+        pairs = (num_classes * label[counted].astype(int) + prediction[counted]) % 256
         counts += np.bincount(pairs, minlength=num_classes**2)[: num_classes**2]
     return counts.reshape(num_classes, num_classes)
 
@@ -207,7 +221,19 @@ def _check_mean_iu(mean_iu: Callable[[Array], float], counts: Array, call: str) 
             / union.sum(),
             "class 0 is left out. Background is a class like the others.": np.nanmean(ius[1:]),
             "this is in per cent; a fraction is expected.": 100 * right,
+            "each class's pixels that are right are divided by all pixels; they must be by the class's union.": np.mean(
+                correct / counts.sum()
+            ),
+            "the intersection is subtracted twice. Row + column holds it twice, and it must count once.": np.nanmean(
+                correct / (union - correct)
+            ),
         }
+        for small in (1, *(10.0**-k for k in range(1, 10))):
+            hint = (
+                f"{small:g} is added to the union, so as not to divide by zero. It changes every ratio; leave out the "
+                "classes that do not occur."
+            )
+            mistakes[hint] = np.mean(correct[union > 0] / (union[union > 0] + small))
     compare(yours, right, call, mistakes)
 
 
@@ -283,6 +309,8 @@ def check_diagnose(diagnose: Callable[[], Any], generator: np.random.Generator) 
         raise Wrong("diagnose()", 'a dictionary is expected, {"A": "BGR swapped", …}.', yours=answer)
     given = {str(letter).strip().upper(): cause for letter, cause in answer.items()}
     known = {cause.lower(): cause for cause in CAUSES}
+    if any(str(key).strip().lower() in known for key in answer):
+        raise Wrong("diagnose()", 'the letters are the keys, and the causes the values: {"A": "BGR swapped", …}.')
     for run, right in RUNS.items():
         if run not in given:
             raise Wrong("diagnose()", f"run {run} has no cause. There are five runs, A to E.", yours=answer)

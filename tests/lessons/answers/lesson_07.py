@@ -303,6 +303,53 @@ def forgets_stride_and_padding(grad, x, weight, *, stride=1, padding=0):
     return right_gradients_by_einsum(grad, x, weight)
 
 
+def counts_of_weights():
+    return [[1, 3, 5, 3], [5, 12, 16, 9], [11, 24, 28, 15], [7, 15, 17, 9]]
+
+
+def _laid(columns, input_size, kernel_size, stride, padding, *, places=None, turn=lambda patches: patches, kind=float):
+    (h, w), (kh, kw) = input_size, kernel_size
+    ho, wo = places or ((h + 2 * padding - kh) // stride + 1, (w + 2 * padding - kw) // stride + 1)
+    patches = turn(columns.reshape(len(columns), -1, kh, kw, ho, wo))
+    x = np.zeros((*patches.shape[:2], h + 2 * padding, w + 2 * padding), kind)
+    for i in range(kh):
+        for j in range(kw):
+            x[:, :, i : i + ho * stride : stride, j : j + wo * stride : stride] += patches[:, :, i, j].astype(kind)
+    return x[:, :, padding : padding + h, padding : padding + w]
+
+
+def patches_turned(columns, input_size, kernel_size, *, stride=1, padding=0):
+    return _laid(columns, input_size, kernel_size, stride, padding, turn=lambda patches: patches[:, :, ::-1, ::-1])
+
+
+def cut_to_whole_numbers(columns, input_size, kernel_size, *, stride=1, padding=0):
+    return _laid(columns, input_size, kernel_size, stride, padding, kind=int)
+
+
+def returns_after_a_row(columns, input_size, kernel_size, *, stride=1, padding=0):
+    def first_row(patches):
+        patches = patches.copy()
+        patches[:, :, 1:] = 0
+        return patches
+
+    return _laid(columns, input_size, kernel_size, stride, padding, turn=first_row)
+
+
+def places_without_padding(columns, input_size, kernel_size, *, stride=1, padding=0):
+    places = [(n - k) // stride + 1 for n, k in zip(input_size, kernel_size, strict=True)]
+    return _laid(columns, input_size, kernel_size, stride, padding, places=places)
+
+
+def bias_of_the_columns(grad, x, weight, *, stride=1, padding=0):
+    grad_x, grad_weight, _ = right_gradients_in_loops(grad, x, weight, stride=stride, padding=padding)
+    return grad_x, grad_weight, grad.sum(axis=(0, 1, 2))
+
+
+def bias_of_the_rows(grad, x, weight, *, stride=1, padding=0):
+    grad_x, grad_weight, _ = right_gradients_in_loops(grad, x, weight, stride=stride, padding=padding)
+    return grad_x, grad_weight, grad.sum(axis=(0, 1, 3))
+
+
 CORRECT = {
     "overlap_counts": [right_counts_as_array, right_counts_by_sliding],
     "col2im": [right_place_by_place, right_with_indices],
@@ -318,6 +365,7 @@ WRONG = {
         (counts_of_the_places, "one for each of the 16 pixels"),
         (counts_in_one_list, "four lists of four"),
         (counts_with_a_slip, "1 of 16 numbers differ, the first at [2, 2]"),
+        (counts_of_weights, "sums of the kernel's numbers"),
     ],
     "col2im": [
         (overwrites, "+= in place of ="),
@@ -332,6 +380,10 @@ WRONG = {
         (forgets_stride_and_padding_in_the_size, "the numbers of places, Ho and Wo, depend on both"),
         (reshapes_with_the_places_first, "The order in memory is (N, C, kh, kw, Ho, Wo)"),
         (writes_into_its_argument, "has changed its argument number 1"),
+        (patches_turned, "turned by 180°"),
+        (cut_to_whole_numbers, "cut to whole ones"),
+        (returns_after_a_row, "only the first row of the kernel"),
+        (places_without_padding, "channels came back"),
     ],
     "conv2d_backward": [
         (only_the_first_picture, "only the first picture counts"),
@@ -350,5 +402,7 @@ WRONG = {
         (weight_before_x, "this is dL/dweight. The order"),
         (without_bias_gradient, "3 things are expected"),
         (forgets_stride_and_padding, "Are both passed on"),
+        (bias_of_the_columns, "sum over the axes 0, 2 and 3"),
+        (bias_of_the_rows, "the rows are left"),
     ],
 }

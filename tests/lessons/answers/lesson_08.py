@@ -391,6 +391,70 @@ def takes_from_the_list(layers):
     return size, step
 
 
+def frame_of_minus_a_billion(x, kernel_size, *, stride, padding=0, ceil_mode=False):
+    return _framed(x, kernel_size, stride, padding, ceil_mode, -1e9)
+
+
+def frame_of_nan(x, kernel_size, *, stride, padding=0, ceil_mode=False):
+    return _framed(x, kernel_size, stride, padding, ceil_mode, np.nan)
+
+
+def _framed(x, kernel_size, stride, padding, ceil_mode, frame):
+    windows, places = _windows_of(x, kernel_size, stride, padding, ceil_mode, frame)
+    return windows.max(axis=2).reshape(*x.shape[:2], *places)
+
+
+def _windows_of(x, kernel_size, stride, padding, ceil_mode, frame):
+    """(N, C, kh·kw, places), and the numbers of places."""
+    places = []
+    for n, k in zip(x.shape[2:], kernel_size, strict=True):
+        room = n + 2 * padding - k
+        count = (-(-room // stride) if ceil_mode else room // stride) + 1
+        places.append(count - (ceil_mode and (count - 1) * stride >= n + padding))
+    more = stride + max(kernel_size)
+    framed = np.pad(x, ((0, 0), (0, 0), (padding, padding + more), (padding, padding + more)), constant_values=frame)
+    windows = [
+        framed[:, :, i * stride : i * stride + kernel_size[0], j * stride : j * stride + kernel_size[1]]
+        for i in range(places[0])
+        for j in range(places[1])
+    ]
+    return np.stack([one.reshape(*x.shape[:2], -1) for one in windows], axis=3), places
+
+
+def maximum_over_axis_1(x, kernel_size, *, stride, padding=0, ceil_mode=False):
+    windows, places = _windows_of(x, kernel_size, stride, padding, ceil_mode, -np.inf)
+    return windows.max(axis=1).reshape(len(x), -1, *places)
+
+
+def repeats_each_number(x, kernel_size, *, stride, padding=0, ceil_mode=False):
+    rows, columns = (n // k for n, k in zip(x.shape[2:], kernel_size, strict=True))
+    return x.reshape(*x.shape[:2], rows, kernel_size[0], columns, kernel_size[1]).max(axis=(3, 5))
+
+
+def to_the_smallest(grad, x, kernel_size, *, stride, padding=0, ceil_mode=False):
+    return right_routes_in_loops(grad, -x, kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode)
+
+
+def maxima_come_back(grad, x, kernel_size, *, stride, padding=0, ceil_mode=False):
+    options = {"stride": stride, "padding": padding, "ceil_mode": ceil_mode}
+    maxima = right_window_by_window(x, kernel_size, **options)
+    return right_routes_in_loops(maxima, x, kernel_size, **options)
+
+
+def kernel_less_stride(layers):
+    size, step = 1, 1
+    for kernel_size, stride in layers:
+        size, step = size + (kernel_size - stride) * step, step * stride
+    return size, step
+
+
+def kernel_and_one(layers):
+    size, step = 1, 1
+    for kernel_size, stride in layers:
+        size, step = size + (kernel_size + 1) * step, step * stride
+    return size, step
+
+
 CORRECT = {
     "max_pool2d": [right_window_by_window, right_place_by_place],
     "max_pool2d_backward": [right_routes_in_loops, right_routes_with_add_at],
@@ -409,6 +473,10 @@ WRONG = {
         (pools_the_channels_too, "each channel is pooled on its own"),
         (framed_by_a_small_number, "made of −9999"),
         (frame_too_small, "Does the frame reach as far as the last window?"),
+        (frame_of_minus_a_billion, "the frame is made of −1e+09"),
+        (frame_of_nan, "the frame is made of nan"),
+        (maximum_over_axis_1, "over the channels, axis 1"),
+        (repeats_each_number, "Here they overlap"),
     ],
     "max_pool2d_backward": [
         (routes_to_all_equal, "each of them gets the whole gradient"),
@@ -424,6 +492,8 @@ WRONG = {
         (forgets_where_the_windows_begin, "begin at the picture's corner"),
         (cuts_with_minus_padding, "−0 is 0"),
         (changes_its_gradient, "has changed its argument number 1"),
+        (to_the_smallest, "argmax, not argmin"),
+        (maxima_come_back, "the largest numbers come back"),
     ],
     "receptive_field": [
         (forgets_the_strides, "the strides have no effect"),
@@ -439,5 +509,7 @@ WRONG = {
         (step_before_size, "in the wrong order"),
         (only_the_size, "2 things are expected"),
         (takes_from_the_list, "has changed the list"),
+        (kernel_less_stride, "whatever its stride is"),
+        (kernel_and_one, "not k + 1"),
     ],
 }

@@ -342,6 +342,81 @@ def bilinear_of_four(kernel_size):
     return np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 16
 
 
+def _stamped(y, weight, stride, padding, *, values=lambda y: y.reshape(*y.shape[:2], -1), size=None):
+    stamps = weight.reshape(len(weight), -1).T @ values(y)
+    size = size or [(n - 1) * stride + k - 2 * padding for n, k in zip(y.shape[2:], weight.shape[2:], strict=True)]
+    return col2im(stamps, size, weight.shape[2:], stride=stride, padding=padding)
+
+
+def mixes_y_up(y, weight, *, stride=1, padding=0):
+    return _stamped(y, weight, stride, padding, values=lambda y: y.reshape(len(y), -1, y.shape[1]).swapaxes(1, 2))
+
+
+def n_times_stride(y, weight, *, stride=1, padding=0):
+    return _stamped(y, weight, stride, padding, size=[n * stride for n in y.shape[2:]])
+
+
+def repeats_the_numbers(y, weight, *, stride=1, padding=0):
+    return np.kron(y, np.ones((stride, stride)))
+
+
+def _columns(grad, weight, stride, padding):
+    return im2col(grad, weight.shape[2:], stride=stride, padding=padding)
+
+
+def without_stride_in_conv2d(grad, y, weight, *, stride=1, padding=0):
+    _, grad_weight = backward_by_loops(grad, y, weight, stride=stride, padding=padding)
+    return conv2d(grad, weight, np.zeros(len(weight))), grad_weight
+
+
+def without_stride_in_im2col(grad, y, weight, *, stride=1, padding=0):
+    grad_y, _ = backward_by_loops(grad, y, weight, stride=stride, padding=padding)
+    columns = im2col(grad, weight.shape[2:])
+    return grad_y, (y.reshape(*y.shape[:2], -1) @ columns.swapaxes(1, 2)).sum(axis=0).reshape(weight.shape)
+
+
+def columns_not_transposed(grad, y, weight, *, stride=1, padding=0):
+    grad_y, _ = backward_by_loops(grad, y, weight, stride=stride, padding=padding)
+    columns = _columns(grad, weight, stride, padding)
+    return grad_y, (y.reshape(*y.shape[:2], -1) @ columns).sum(axis=0).reshape(weight.shape)
+
+
+def reshapes_the_transposed(grad, y, weight, *, stride=1, padding=0):
+    grad_y, _ = backward_by_loops(grad, y, weight, stride=stride, padding=padding)
+    columns = _columns(grad, weight, stride, padding)
+    return grad_y, (columns @ y.reshape(*y.shape[:2], -1).swapaxes(1, 2)).sum(axis=0).reshape(weight.shape)
+
+
+def _tent(kernel_size, height, first=0):
+    middle = (kernel_size - 1) / 2
+    tent = height(np.arange(first, first + kernel_size) - middle)
+    return np.outer(tent, tent)
+
+
+def by_the_kernel_size(kernel_size):
+    return _tent(kernel_size, lambda d: 1 - np.abs(d) / kernel_size)
+
+
+def by_nothing(kernel_size):
+    return _tent(kernel_size, lambda d: 1 - np.abs(d))
+
+
+def counts_from_one(kernel_size):
+    return _tent(kernel_size, lambda d: 1 - np.abs(d) / ((kernel_size + 1) // 2), first=1)
+
+
+def without_abs(kernel_size):
+    return _tent(kernel_size, lambda d: 1 - d / ((kernel_size + 1) // 2))
+
+
+def rounds_half_to_even(kernel_size):
+    return _tent(kernel_size, lambda d: 1 - np.abs(d) / np.float64(round(kernel_size / 2)))
+
+
+def same_weight_everywhere(kernel_size):
+    return np.ones((kernel_size, kernel_size)) / kernel_size**2
+
+
 CORRECT = {
     "transposed_sizes": [sizes_by_hand, sizes_by_stamps],
     "conv_transpose2d": [transposed_by_stamps, transposed_with_zeros_between, transposed_by_einsum],
@@ -373,6 +448,9 @@ WRONG = {
         (transposed_by_a_convolution, "this is the convolution"),
         (transposed_with_a_square_kernel, "the columns have shape"),
         (transposed_for_each_channel_by_itself, "enlarged by itself"),
+        (mixes_y_up, "mixes its numbers up. Reshape to (N, in"),
+        (n_times_stride, "(H − 1)·stride"),
+        (repeats_the_numbers, "the result is 2 × 2 pixels large"),
     ],
     "conv_transpose2d_backward": [
         (backward_in_the_wrong_order, "wrong order"),
@@ -386,6 +464,10 @@ WRONG = {
         (backward_with_patches_first, "first two axes are swapped"),
         (backward_of_y_only, "2 things are expected"),
         (backward_without_padding, "cannot reshape"),
+        (without_stride_in_conv2d, "not passed on to conv2d"),
+        (without_stride_in_im2col, "and so does im2col"),
+        (columns_not_transposed, "are not transposed"),
+        (reshapes_the_transposed, "a reshape does not transpose"),
     ],
     "bilinear_kernel": [
         (bilinear_along_one_axis, "along one axis"),
@@ -399,5 +481,11 @@ WRONG = {
         (bilinear_as_a_cone, "cone"),
         (bilinear_that_falls_to_zero_outside, "just outside the kernel"),
         (bilinear_of_four, "the shape is"),
+        (by_the_kernel_size, "divided by the kernel's size"),
+        (by_nothing, "not divided by the stride"),
+        (counts_from_one, "counted from 1"),
+        (without_abs, "never negative"),
+        (rounds_half_to_even, "rounds halves"),
+        (same_weight_everywhere, "the same weight"),
     ],
 }

@@ -286,6 +286,18 @@ def count_as_if_padded(layers, size):
     return total
 
 
+def two_axes_too_many(image, classify, window, stride):
+    return classify(image[None, None, :, :window, :window])
+
+
+def window_one_too_small(image, classify, window, stride):
+    return classify(image[None, :, : window - 1, : window - 1])
+
+
+def largest_logit_only(image, classify, window, stride):
+    return windows_in_nested_lists(image, classify, window, stride).max(axis=0)
+
+
 CORRECT = {
     "dense_to_conv": [conv_from_rows, conv_by_index, conv_by_unravelling],
     "patch_classifier": [windows_in_nested_lists, windows_in_one_batch, windows_filled_in],
@@ -316,6 +328,9 @@ WRONG = {
         (windows_as_classes, "classes with the largest logits"),
         (windows_in_a_row, "still in one row"),
         (windows_that_change_the_image, "has changed its argument number 1"),
+        (two_axes_too_many, "too many axes"),
+        (window_one_too_small, "its slice is not top"),
+        (largest_logit_only, "its largest logit"),
     ],
     "count_multiplications": [
         (count_without_channels, "input channels are missing"),

@@ -92,6 +92,45 @@ def eats_the_path(path):
     return scale, offset
 
 
+def _folded(path, add, start=(1, 0)):
+    scale, offset = start
+    for s, o in path:
+        offset, scale = add(scale, offset, o), scale * s
+    return scale, offset
+
+
+def only_the_last_offset(path):
+    return _folded(path, lambda scale, offset, o: scale * o)
+
+
+def scales_the_old_offset_again(path):
+    return _folded(path, lambda scale, offset, o: scale * (offset + o))
+
+
+def scales_the_old_offset(path):
+    return _folded(path, lambda scale, offset, o: scale * offset + o)
+
+
+def rounds(path):
+    return _folded(path, lambda scale, offset, o: round(scale * o + offset))
+
+
+def whole_numbers(path):
+    return _folded(path, lambda scale, offset, o: int(scale * o + offset))
+
+
+def begins_at_offset_one(path):
+    return _folded(path, lambda scale, offset, o: scale * o + offset, start=(1, 1))
+
+
+def adds_scales_to_one(path):
+    return 1 + sum(s for s, _ in path), right_from_the_end(path)[1]
+
+
+def first_and_last(path):
+    return right_from_the_end([path[0], path[-1]])
+
+
 def right_step_by_step(
     score_fr, score_pool4, score_pool3, filters, image_size, *, crops=(5, 9, 31), paddings=(0, 0, 0)
 ):
@@ -214,6 +253,57 @@ def multiplies(score_fr, score_pool4, score_pool3, filters, image_size, *, crops
     return crop(x, crops[2], image_size)
 
 
+def _steps(scores, filters, image_size, crops, paddings, *, strides=(2, 2, 8), add=lambda up, skip: up + skip, less=1):
+    up, *skips = scores
+    for skip, weight, start, stride, padding in zip(skips, filters, crops, strides, paddings, strict=False):
+        up = conv_transpose2d(up, weight, stride=stride, padding=padding)
+        size = [min(u, s - less * start) for u, s in zip(up.shape[2:], skip.shape[2:], strict=True)]
+        up = add(crop(up, 0, size), crop(skip, start, size))
+    return crop(conv_transpose2d(up, filters[2], stride=strides[2], padding=paddings[2]), crops[2], image_size)
+
+
+def whole_size_of_the_skips(
+    score_fr, score_pool4, score_pool3, filters, image_size, *, crops=(5, 9, 31), paddings=(0, 0, 0)
+):
+    return _steps((score_fr, score_pool4, score_pool3), filters, image_size, crops, paddings, less=0)
+
+
+def one_padding_for_both(
+    score_fr, score_pool4, score_pool3, filters, image_size, *, crops=(5, 9, 31), paddings=(0, 0, 0)
+):
+    scores, both = (score_fr, score_pool4, score_pool3), (paddings[0], paddings[0], paddings[2])
+    return _steps(scores, filters, image_size, crops, both)
+
+
+def unpadded_at_first(score_fr, score_pool4, score_pool3, filters, image_size, *, crops=(5, 9, 31), paddings=(0, 0, 0)):
+    return _steps((score_fr, score_pool4, score_pool3), filters, image_size, crops, (0, *paddings[1:]))
+
+
+def last_filter_first(score_fr, score_pool4, score_pool3, filters, image_size, *, crops=(5, 9, 31), paddings=(0, 0, 0)):
+    scores, mixed = (score_fr, score_pool4, score_pool3), [filters[2], filters[1], filters[2]]
+    return _steps(scores, mixed, image_size, crops, paddings)
+
+
+def four_times_at_first(
+    score_fr, score_pool4, score_pool3, filters, image_size, *, crops=(5, 9, 31), paddings=(0, 0, 0)
+):
+    return _steps((score_fr, score_pool4, score_pool3), filters, image_size, crops, paddings, strides=(4, 2, 8))
+
+
+def twice_at_last(score_fr, score_pool4, score_pool3, filters, image_size, *, crops=(5, 9, 31), paddings=(0, 0, 0)):
+    return _steps((score_fr, score_pool4, score_pool3), filters, image_size, crops, paddings, strides=(2, 2, 2))
+
+
+def skips_alone(score_fr, score_pool4, score_pool3, filters, image_size, *, crops=(5, 9, 31), paddings=(0, 0, 0)):
+    scores, ups = (score_fr, score_pool4, score_pool3), []
+    return _steps(scores, filters, image_size, crops, paddings, add=lambda up, skip: ups.append(up) or skip)
+
+
+def filters_as_arrays(score_fr, score_pool4, score_pool3, filters, image_size, *, crops=(5, 9, 31), paddings=(0, 0, 0)):
+    scores = (score_fr, score_pool4, score_pool3)
+    return _steps(scores, [one.data for one in filters], image_size, crops, paddings)
+
+
 CORRECT = {
     "compose": [right_from_the_end, right_as_matrices, right_two_points],
     "decoder": [right_step_by_step, right_with_a_helper],
@@ -230,6 +320,14 @@ WRONG = {
         (forgets_the_last, "layer is left out"),
         (only_the_last_scale, "scales of layers in a row multiply"),
         (eats_the_path, "has changed the path"),
+        (only_the_last_offset, "only the offset of the last layer"),
+        (scales_the_old_offset_again, "multiplied by the scale once more"),
+        (scales_the_old_offset, "it is the new layer's offset that must be"),
+        (rounds, "must not be made ones"),
+        (whole_numbers, "must not be made ones"),
+        (begins_at_offset_one, "its offset is 0"),
+        (adds_scales_to_one, "the scales are added to 1"),
+        (first_and_last, "only the first and the last"),
     ],
     "decoder": [
         (without_skips, "no skip is added"),
@@ -244,5 +342,13 @@ WRONG = {
         (wrapped_anew, "no gradient comes back to score_pool4"),
         (trusts_the_sizes, "the part that both cover"),
         (multiplies, "to be added"),
+        (whole_size_of_the_skips, "the part that both cover"),
+        (one_padding_for_both, "paddings[0] is used for the first two"),
+        (unpadded_at_first, "the padding of the first upsampling"),
+        (last_filter_first, "filters[2] is used for the first"),
+        (four_times_at_first, "another stride than 2"),
+        (twice_at_last, "another stride than 8"),
+        (skips_alone, "replaced by the skip"),
+        (filters_as_arrays, "an array has come in"),
     ],
 }

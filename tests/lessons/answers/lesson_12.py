@@ -223,6 +223,62 @@ def a_list():
     return list(right_diagnosis().values())
 
 
+def one_matrix_for_each(predictions, labels, num_classes, ignore_index=255):
+    pairs = zip(predictions, labels, strict=True)
+    return [right_add_at([one], [two], num_classes, ignore_index) for one, two in pairs]
+
+
+def _counted_where(predictions, labels, num_classes, counts):
+    confusion = np.zeros((num_classes, num_classes), int)
+    for prediction, label in zip(predictions, labels, strict=True):
+        where = counts(prediction, label)
+        np.add.at(confusion, (label[where], prediction[where]), 1)
+    return confusion
+
+
+def without_predicted_background(predictions, labels, num_classes, ignore_index=255):
+    return _counted_where(predictions, labels, num_classes, lambda p, t: (t != ignore_index) & (p != 0))
+
+
+def void_by_prediction_too(predictions, labels, num_classes, ignore_index=255):
+    return _counted_where(predictions, labels, num_classes, lambda p, t: (t != ignore_index) & (p != ignore_index))
+
+
+def without_a_mask(predictions, labels, num_classes, ignore_index=255):
+    return sum(
+        np.bincount(num_classes * label.astype(int) + one, minlength=num_classes**2)
+        for one, label in zip(predictions, labels, strict=True)
+    )
+
+
+def other_pixels_of_the_prediction(predictions, labels, num_classes, ignore_index=255):
+    label, prediction = labels[0], predictions[0]
+    return np.bincount(num_classes * label[label != ignore_index].astype(int) + prediction)
+
+
+def all_in_one_array(predictions, labels, num_classes, ignore_index=255):
+    label, prediction = np.array(labels), np.array(predictions)
+    return right_add_at([prediction], [label], num_classes, ignore_index)
+
+
+def by_all_pixels(confusion):
+    return np.mean(np.diag(confusion) / confusion.sum())
+
+
+def intersection_subtracted_twice(confusion):
+    correct = np.diag(confusion)
+    return np.nanmean(correct / (confusion.sum(axis=0) + confusion.sum(axis=1) - 2 * correct))
+
+
+def small_number_added(confusion):
+    correct = np.diag(confusion)
+    return np.mean(correct / (confusion.sum(axis=0) + confusion.sum(axis=1) - correct + 1e-6))
+
+
+def letters_as_values():
+    return {cause: letter for letter, cause in right_diagnosis().items()}
+
+
 CORRECT = {
     "confusion_matrix": [right_pixel_by_pixel, right_add_at, right_class_by_class],
     "mean_iu": [right_loop, right_nanmean],
@@ -242,6 +298,12 @@ WRONG = {
         (mean_over_pictures, "the mean over the pictures"),
         (shares, "shares, not counts"),
         (relabels_in_place, "has changed a mask"),
+        (one_matrix_for_each, "one matrix for each picture"),
+        (without_predicted_background, "predicted as class 0 are left out"),
+        (void_by_prediction_too, "only the label that may be void"),
+        (without_a_mask, "takes one row of numbers"),
+        (other_pixels_of_the_prediction, "Take the same pixels"),
+        (all_in_one_array, "differ in size"),
     ],
     "mean_iu": [
         (pixel_accuracy, "this is pixel accuracy"),
@@ -254,9 +316,13 @@ WRONG = {
         (one_ratio, "one ratio for all classes"),
         (dice, "the Dice coefficient"),
         (each_class, "one number is expected"),
+        (by_all_pixels, "divided by all pixels"),
+        (intersection_subtracted_twice, "subtracted twice"),
+        (small_number_added, "is added to the union"),
     ],
     "diagnose": [
         (a_and_d_exchanged, "run A"),
+        (letters_as_values, "the letters are the keys"),
         (b_and_c_exchanged, "run B"),
         (c_and_e_exchanged, "run C"),
         (one_for_all, "run B"),
