@@ -83,7 +83,7 @@ def _differences(verdict: Verdict) -> np.ndarray | None:
         return None
     if yours.dtype.kind in "US" or expected.dtype.kind in "US":
         return yours != expected
-    return ~np.isclose(yours, expected, rtol=1e-6, equal_nan=True)
+    return ~np.isclose(yours, expected, rtol=1e-9, equal_nan=True)
 
 
 def _text(value: Any, differ: np.ndarray | None) -> str:
