@@ -80,7 +80,8 @@ visualize.matrices(
 # How does the segmenter do it? It is a long formula, of additions and multiplications mostly. The pixels' brightness
 # goes in, and for each pixel nine numbers come out, its scores, one for each class; the class of the largest is the
 # answer. The other numbers in the formula are called **weights**. They were random at first, and then a computer has
-# changed them, little by little, so that the masks became right.
+# changed them, little by little, so that the masks became right. This is called training, and such a formula with
+# weights is called a **network**.
 
 # %%
 count = sum(array.size for array in segmenter.parameters() if array.requires_grad)
@@ -143,7 +144,8 @@ visualize.lines(
 #
 # $$\text{slope} \approx \frac{L(w + h) - L(w - h)}{2h}$$
 #
-# That takes two evaluations for each weight. **Predict:** how long for all 60,000?
+# That takes two evaluations for each weight, and one evaluation takes some hundredths of a second. **Predict:** how
+# long for all 60,000 weights?
 
 # %%
 started = time.perf_counter()
@@ -173,7 +175,7 @@ print(f"as long as measuring {seconds_all / seconds_one:.1f} of them")
 #
 # Let us take the smallest segmenter there is. It looks at one pixel only, at its brightness x, and is to answer with
 # a number y: +1 for shape, −1 for background. It has two weights, w and b (b, which is only added, is also called the
-# bias):
+# **bias**):
 #
 # $$y = \tanh(w \cdot x + b) \qquad\qquad \text{loss} = (y - \text{wanted})^2$$
 #
@@ -484,4 +486,4 @@ open_library(Tanh)
 # sections 1 and 3. The backward pass: D. Rumelhart, G. Hinton and R. Williams, "Learning representations by
 # back-propagating errors" (Nature 323, 1986). On the word backpropagation: I. Goodfellow, Y. Bengio and A. Courville,
 # "Deep Learning" (2016), section 6.5. On tanh: Y. LeCun, L. Bottou, G. Orr and K.-R. Müller, "Efficient BackProp"
-# (1998), section 4.4.
+# (1998).

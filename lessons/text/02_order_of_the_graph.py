@@ -371,6 +371,6 @@ open_library(tensor._reverse_topological)
 # node of the graph holds a whole array.
 #
 # *Sources.* The order by counting: A. B. Kahn, "Topological sorting of large networks" (Communications of the ACM 5,
-# 1962). The backward pass through a graph: A. Griewank and A. Walther, "Evaluating Derivatives" (2nd edition, 2008),
-# section 3.2; A. Baydin, B. Pearlmutter, A. Radul and J. Siskind, "Automatic differentiation in machine learning: a
-# survey" (2018), section 3.2.
+# 1962). The backward pass through a graph, which is called reverse mode or reverse accumulation there: A. Griewank and
+# A. Walther, "Evaluating Derivatives" (2nd edition, 2008); A. Baydin, B. Pearlmutter, A. Radul and J. Siskind,
+# "Automatic differentiation in machine learning: a survey" (2018).

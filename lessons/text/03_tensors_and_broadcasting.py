@@ -365,5 +365,5 @@ open_library(MatMul)
 # The next lesson measures, and shows how a measurement can lie.
 #
 # *Sources.* The way back through a product of matrices: M. Giles, "Collected matrix derivative results for forward
-# and reverse mode algorithmic differentiation" (2008), section 2. Adjoints and the backward pass: A. Griewank and A.
-# Walther, "Evaluating Derivatives" (2nd edition, 2008), chapter 3. Broadcasting: the NumPy manual, "Broadcasting".
+# and reverse mode algorithmic differentiation" (2008). Adjoints and the backward pass: A. Griewank and A. Walther,
+# "Evaluating Derivatives" (2nd edition, 2008). Broadcasting: the NumPy manual, "Broadcasting".

@@ -242,7 +242,7 @@ print(gradcheck(loss_of, gradient_of, [generator.normal(size=(2, 3, 4, 5))], gen
 #
 # $$p \leftarrow p - \text{lr} \cdot g$$
 #
-# (The weights and biases of a network, all that is learned, are called its parameters.) The trouble with this rule
+# (The weights and biases of a network, all that is learned, are called its **parameters**.) The trouble with this rule
 # shows in a valley that is steep across and nearly flat along. Take the loss ½·(x² + 25·y²), with its lowest point at
 # (0, 0), and start far away.
 #
@@ -331,8 +331,8 @@ visualize.lines(
 # ## Exercise 2: a step
 #
 # `sgd_step(parameters, gradients, velocities, lr, momentum)` takes three lists of arrays, one for each parameter, and
-# makes one step. (SGD is stochastic gradient descent: "stochastic" as each step usually sees only a few examples,
-# drawn at random.)
+# makes one step. What makes the steps is called an optimiser. This one is SGD, stochastic gradient descent:
+# "stochastic" as each step usually sees only a few examples, drawn at random.
 #
 # It returns nothing. It changes the arrays of parameters and velocities *in place*, since it is these very arrays
 # that the network computes with. **Think first:** what does `p = p - lr * v` do to the network, and what `p -= lr *
@@ -356,8 +356,9 @@ show_solution("sgd_step")
 #
 # ## A network of two layers
 #
-# A straight line does not separate the arms, and one matrix product makes nothing but straight lines. So take two,
-# and bend what is between them:
+# A step of a network that has weights of its own is called a **layer**. Here a layer is a matrix product and a bias. A
+# straight line does not separate the arms, and one matrix product makes nothing but straight lines. So take two, and
+# bend what is between them:
 #
 # $$\text{hidden} = \tanh(x\, W_1 + b_1) \qquad\qquad \text{logits} = \text{hidden}\; W_2 + b_2$$
 #
@@ -463,7 +464,7 @@ visualize.plane(
 )
 
 # %% [markdown]
-# The arm is cut in two. The network has learned exactly what it was told. The same happens to masks: in the data set
+# The arm is cut where the crosses are. The network has learned exactly what it was told. The same happens to masks: in the data set
 # Pascal VOC a band of void runs around each object. Make it background, and the network learns that objects end
 # before they do.
 #
@@ -516,5 +517,5 @@ open_library(SGD)
 #
 # *Sources.* The loss, with void ignored, and SGD with momentum for segmentation: J. Long, E. Shelhamer and T.
 # Darrell, "Fully convolutional networks for semantic segmentation" (2015), section 4. Softmax, its gradient and its
-# rounding: I. Goodfellow, Y. Bengio and A. Courville, "Deep Learning" (2016), sections 4.1 and 6.2.2.3; momentum:
-# section 8.3.2. Its origin: B. Polyak, "Some methods of speeding up the convergence of iteration methods" (1964).
+# rounding: I. Goodfellow, Y. Bengio and A. Courville, "Deep Learning" (2016), sections 4.1 and 6.2; momentum: section
+# 8.3. Its origin: B. Polyak, "Some methods of speeding up the convergence of iteration methods" (1964).

@@ -89,7 +89,8 @@ visualize.feature_maps(
 # A colour picture has three numbers at each pixel, in three **channels**. A kernel then has three layers of nine
 # numbers, one for each channel, and the sum runs over all 27 products. A layer has many kernels, and each makes one
 # channel of the output. So the weight of a layer has the shape (out_channels, in_channels, kernel_height,
-# kernel_width), a batch of images has (N, channels, height, width), and each output channel has a bias that is added.
+# kernel_width), and each output channel has a bias that is added. Several pictures that go through the network
+# together are a **batch**, an array of shape (N, channels, height, width).
 #
 # The **stride** is how many pixels the kernel moves on from one place to the next: 2 halves the picture. **Padding** is
 # a frame of zeros put around the picture before, so that the kernel also finds places at the edge.
@@ -114,7 +115,8 @@ for n, kernel, stride, padding in ((64, 3, 1, 0), (64, 3, 1, 1), (7, 3, 2, 0)):
 # %% [markdown]
 # The second is the reason why VGG's layers have padding 1: with a kernel of 3 the size stays.
 #
-# In the library, sizes are pairs (height, width), in that order, since nothing says that a kernel must be square.
+# In the library, sizes are pairs (height, width), in that order, since nothing says that a kernel must be square. (It
+# also takes one number, for both.)
 #
 # Here is the whole operation as loops. It is short, it is right, and it is the measure for everything after.
 
@@ -226,6 +228,12 @@ show_solution("im2col")
 #
 # **Predict first:** what shape does W · columns have for a batch of N pictures, and what must be done with it at the
 # end?
+#
+# 1. The columns, from your `im2col`.
+# 2. W: reshape the weight so that each kernel becomes a row.
+# 3. One product, `@`. The columns have one axis more than W, the batch; `@` does the same for each picture.
+# 4. Add the bias. It belongs to the rows of the product: which axis of length 1 does it need?
+# 5. Work out Ho and Wo, and reshape to (N, out, Ho, Wo).
 
 
 # %% tags=["exercise"]
@@ -261,7 +269,8 @@ visualize.feature_maps(
 )
 
 # %% [markdown]
-# Even random kernels tell edges and colours apart. Learning will sharpen them.
+# Even random kernels tell edges and colours apart. Learning will sharpen them. (The frame that some maps have is the
+# padding: at the edge a part of the patch is zeros.)
 #
 # ## What it costs
 #
@@ -306,6 +315,6 @@ print(f"largest difference from yours: {np.abs(y.numpy() - fast).max():.1e}")
 # In the next lesson im2col itself becomes a matrix, of zeros and ones; its transpose is what the gradient needs.
 #
 # *Sources.* Patches as columns and one product: K. Chellapilla, S. Puri and P. Simard, "High performance
-# convolutional neural networks for document processing" (2006), section 2. Convolution over whole pictures of any
+# convolutional neural networks for document processing" (2006). Convolution over whole pictures of any
 # size, as in this course: J. Long, E. Shelhamer and T. Darrell, "Fully convolutional networks for semantic
 # segmentation" (2015), section 3.
