@@ -17,6 +17,7 @@ import time
 
 import numpy as np
 
+from course.describing import described
 from minifcn import ops, visualize
 from minifcn.data import Shapes
 
@@ -38,8 +39,7 @@ left_to_right = np.array([[-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0]])
 top_to_bottom = left_to_right.T
 visualize.matrices(
     {"left_to_right": left_to_right, "top_to_bottom": top_to_bottom},
-    alt="Two 3×3 kernels: one has −1 in its left column and 1 in its right, the other −1 in its top row and 1 in its "
-    "bottom row.",
+    alt=described(6, "two kernels"),
 )
 
 # %% [markdown]
@@ -66,8 +66,7 @@ visualize.feature_maps(
         "left_to_right": slide(grey, left_to_right),
         "top_to_bottom": slide(grey, top_to_bottom),
     },
-    alt="A picture with a few shapes in grey, and what the two kernels make of it: upright edges stand out in the "
-    "first result, level edges in the second; even areas are the same grey in both.",
+    alt=described(6, "what they see"),
 )
 
 # %% [markdown]
@@ -167,8 +166,7 @@ places = [(0, 0), (0, 1), (1, 0), (1, 1)]
 small_columns = np.stack([small[row : row + 2, column : column + 2].ravel() for row, column in places], axis=1)
 visualize.matrices(
     {"the picture": small, "its four patches as columns": small_columns},
-    alt="A 3×3 picture with the numbers 1 to 9, and a 4×4 matrix whose columns are its four 2×2 patches: 1 2 4 5, "
-    "2 3 5 6, 4 5 7 8 and 5 6 8 9. The second patch is outlined in both.",
+    alt=described(6, "patches as columns"),
     outline={
         "the picture": [(0, 1), (0, 2), (1, 1), (1, 2)],
         "its four patches as columns": [(row, 1) for row in range(4)],
@@ -264,8 +262,7 @@ print(f"largest difference of the results: {np.abs(fast - slow).max():.1e}")
 visualize.feature_maps(
     {f"channel {number}": one for number, one in enumerate(fast[0])},
     columns=4,
-    alt="Eight feature maps of the picture under random kernels: each shows the shapes, some by their edges and some "
-    "by their colour.",
+    alt=described(6, "eight kernels"),
 )
 
 # %% [markdown]
