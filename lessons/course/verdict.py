@@ -1,6 +1,7 @@
 """What a check answers, as a card in a notebook and as lines of text elsewhere."""
 
 import html
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,8 @@ class Verdict:
 
     def _repr_html_(self) -> str:
         colour = _RIGHT if self.right else _WRONG
-        parts = [f"<b>{html.escape(self.name)}</b>: {html.escape(self.message)}"]
+        message = re.sub("`([^`]*)`", r"<code>\1</code>", html.escape(self.message))
+        parts = [f"<b>{html.escape(self.name)}</b>: {message}"]
         if self.place:
             parts.append(f"<div>in {html.escape(self.place)}</div>")
         if self.call:

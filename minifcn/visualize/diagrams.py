@@ -281,7 +281,7 @@ def _matrix_inches(array: np.ndarray, letters: int) -> tuple[float, float]:
         scale = 4.5 / max(rows, columns)
         return max(1.0, columns * scale), max(1.0, rows * scale)
     cell = max(0.36, 0.12 + 0.095 * letters)
-    return columns * cell, rows * cell
+    return max(1.2, columns * cell), max(0.36, rows * cell)
 
 
 def _title_inches(title: str) -> float:

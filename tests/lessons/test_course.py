@@ -301,6 +301,11 @@ def test_changed_arguments_are_noticed():
         unchanged("f(x)", doubles_in_place, np.ones(2))
 
 
+def test_what_is_code_in_a_hint_is_set_as_code():
+    page = Verdict("im2col", False, "not `x < y`")._repr_html_()
+    assert "not <code>x &lt; y</code>" in page
+
+
 def test_verdicts_show_the_corner_where_things_differ():
     """The difference lies far from the beginning of a large array."""
     expected = np.zeros((2, 40, 40))
