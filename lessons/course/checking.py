@@ -4,7 +4,6 @@ import html
 import importlib
 import inspect
 import os
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import minifcn
-from course import borrowed, mine, saving
+from course import borrowed, explaining, mine, saving
 from course.comparing import Wrong
 from course.exercises import EXERCISES
 from course.verdict import Verdict, show
@@ -52,11 +51,18 @@ def judge(name: str, function: Callable[..., Any]) -> Verdict:
     except NotImplementedError:
         return Verdict(name, right=False, message="not written yet. Replace the line `raise NotImplementedError`.")
     except Wrong as wrong:
-        return Verdict(name, False, wrong.hint, call=wrong.call, yours=wrong.yours, expected=wrong.expected)
+        place = explaining.place(wrong.__cause__, function) if wrong.__cause__ else ""
+        return Verdict(
+            name, False, wrong.hint, call=wrong.call, yours=wrong.yours, expected=wrong.expected, place=place
+        )
     except RecursionError:
         return Verdict(name, False, "RecursionError: the function calls itself too deeply; use a loop and a list.")
+    except KeyboardInterrupt as stop:
+        message = "stopped from outside. If it would not come to an end: can the condition of its loop become False?"
+        return Verdict(name, False, message, call=_call(stop), place=explaining.place(stop, function))
     except Exception as error:  # whatever the learner's function may raise belongs in the verdict
-        return Verdict(name, False, f"{type(error).__name__}: {error}", place=_place(error, function))
+        place = explaining.place(error, function)
+        return Verdict(name, False, explaining.explain(error), call=_call(error), place=place)
     return Verdict(name, right=True, message="right.")
 
 
@@ -92,13 +98,9 @@ def _loaded_or_failing(path: Any, name: str) -> Callable[..., Any]:
         return failing
 
 
-def _place(error: Exception, function: Callable[..., Any]) -> str:
-    """The line of the learner's own code where the error came up."""
-    code = getattr(function, "__code__", None)
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if code and frame.filename == code.co_filename
-    ]
-    return f"line {frames[-1].lineno - code.co_firstlineno + 1}: {frames[-1].line}" if code and frames else ""
+def _call(error: BaseException) -> str:
+    """What was called when it came up, where `unchanged` has noted it."""
+    return next(iter(getattr(error, "__notes__", ())), "")
 
 
 def open_library(thing: Any) -> None:

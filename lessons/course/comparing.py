@@ -31,6 +31,8 @@ def compare(yours: Any, expected: Any, call: str, mistakes: Mistakes | None = No
     expected = np.asarray(expected)
     if yours is None:
         raise Wrong(call, "nothing came back. Does your function end with `return`?", expected=expected)
+    if isinstance(yours, tuple) and len(yours) == 1 and np.shape(yours[0]) == expected.shape:
+        raise Wrong(call, "a tuple came back, with one thing in it. Does the line end with a comma?", yours=yours)
     try:
         array = np.asarray(yours)
     except ValueError:
@@ -58,7 +60,8 @@ def compare_all(yours: Any, expected: Mapping[str, Any], call: str, mistakes: Ma
 def unchanged(call: str, function: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
     """What the function returns, or Wrong if it has changed one of the arrays that it was given."""
     copies = [np.array(array, copy=True) for array in arrays]
-    result = function(*arrays, **options)
+    with noted(call):
+        result = function(*arrays, **options)
     for position, (array, copy) in enumerate(zip(arrays, copies, strict=True), 1):
         if isinstance(array, np.ndarray) and not np.array_equal(array, copy, equal_nan=True):
             raise Wrong(
@@ -69,6 +72,16 @@ def unchanged(call: str, function: Callable[..., Any], *arrays: Any, **options: 
                 expected=copy,
             )
     return result
+
+
+@contextmanager
+def noted(call: str) -> Iterator[None]:
+    """Whatever the learner's function raises gets a note of what was called, which the verdict shows."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(call)
+        raise
 
 
 @contextmanager
@@ -100,6 +113,8 @@ def _general_hint(yours: np.ndarray, expected: np.ndarray, rtol: float) -> str:
         return f"the shape is {yours.shape}, but {expected.shape} is expected."
     if np.isnan(yours).any() and not np.isnan(expected).any():
         return "there are NaNs (not a number): something like 0/0, ∞ − ∞ or the logarithm of a negative number."
+    if yours.dtype.kind in "iu" and expected.dtype.kind == "f" and np.array_equal(yours, np.trunc(expected)):
+        return "the fractions are lost. Is the result put into an array of whole numbers? Make it one of floats."
     if not yours.any():
         return "everything is zero. Is the result written into the array that you return?"
     if _equal(-yours, expected, rtol):

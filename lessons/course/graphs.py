@@ -16,6 +16,6 @@ def draw(
     row_height: float = 0.8,
 ) -> Picture:
     """`root` and all that it was made from, an arrow for each use; leaves are blue. See autograd.graph.draw_nodes."""
-    figure = draw_nodes(root, parents, label, row_height=row_height)
+    figure = draw_nodes(root, parents, lambda node: label(node).replace("-", "−"), row_height=row_height)
     figure.set_facecolor(tuple(value / 255 for value in PANEL))
     return Picture(figure, alt)

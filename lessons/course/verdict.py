@@ -1,6 +1,7 @@
 """What a check answers, as a card in a notebook and as lines of text elsewhere."""
 
 import html
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,8 @@ class Verdict:
 
     def _repr_html_(self) -> str:
         colour = _RIGHT if self.right else _WRONG
-        parts = [f"<b>{html.escape(self.name)}</b>: {html.escape(self.message)}"]
+        message = re.sub("`([^`]*)`", r"<code>\1</code>", html.escape(self.message))
+        parts = [f"<b>{html.escape(self.name)}</b>: {message}"]
         if self.place:
             parts.append(f"<div>in {html.escape(self.place)}</div>")
         if self.call:
@@ -83,7 +85,7 @@ def _differences(verdict: Verdict) -> np.ndarray | None:
         return None
     if yours.dtype.kind in "US" or expected.dtype.kind in "US":
         return yours != expected
-    return ~np.isclose(yours, expected, rtol=1e-6, equal_nan=True)
+    return ~np.isclose(yours, expected, rtol=1e-9, equal_nan=True)
 
 
 def _text(value: Any, differ: np.ndarray | None) -> str:

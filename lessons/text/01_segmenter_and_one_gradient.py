@@ -15,12 +15,15 @@ begin(1)
 # %% [markdown]
 # This is FCN-8s, the segmenter that you will have built and trained by the end of lesson 12. A box becomes blue when
 # what it computes is yours. Here is a much smaller one, at work on a picture that it has never seen.
+#
+# (Every picture has a description in words, for those who cannot see it: that is what `described(…)` fetches.)
 
 # %%
 import time
 
 import numpy as np
 
+from course.describing import described
 from course.graphs import draw
 from minifcn import Tensor, models, no_grad, ops, visualize
 from minifcn.data import Shapes
@@ -41,9 +44,7 @@ sheet = visualize.contact_sheet(
 sheet = visualize.add_legend(sheet, shapes.classes, shapes.palette, np.unique(mask))
 visualize.picture(
     sheet,
-    alt="A picture with a triangle, a star, a ring and a comb on a dark ground; the same in flat colours as the "
-    "segmenter labels it, one colour for each kind of shape; and as it was drawn, with pale outlines. The two agree "
-    "but for edges, the tips of the star and the gaps of the comb. Beneath, a legend.",
+    alt=described(1, "masks"),
 )
 
 # %% [markdown]
@@ -61,8 +62,7 @@ visualize.picture(
 print(", ".join(f"{number} {name}" for number, name in enumerate(shapes.classes)))
 visualize.matrices(
     {"a part of the mask, 14 by 18 pixels": mask[66:80, 45:63]},
-    alt="A part of the mask as a table of whole numbers: a bow of 3, the ring, beside a block of 8, the comb, and 0 "
-    "around them. No other numbers lie between.",
+    alt=described(1, "part of a mask"),
 )
 
 # %% [markdown]
@@ -80,7 +80,8 @@ visualize.matrices(
 # How does the segmenter do it? It is a long formula, of additions and multiplications mostly. The pixels' brightness
 # goes in, and for each pixel nine numbers come out, its scores, one for each class; the class of the largest is the
 # answer. The other numbers in the formula are called **weights**. They were random at first, and then a computer has
-# changed them, little by little, so that the masks became right.
+# changed them, little by little, so that the masks became right. This is called training, and such a formula with
+# weights is called a **network**.
 
 # %%
 count = sum(array.size for array in segmenter.parameters() if array.requires_grad)
@@ -124,8 +125,7 @@ visualize.lines(
     points={"what training has found": ([found], [loss_at(found)])},
     x_label="one of the weights",
     y_label="the loss on this picture",
-    alt="A curve with one valley, its lowest point near −0.4. The value that training has found, −0.2, lies a little "
-    "to the right of it.",
+    alt=described(1, "valley"),
 )
 
 # %% [markdown]
@@ -143,7 +143,8 @@ visualize.lines(
 #
 # $$\text{slope} \approx \frac{L(w + h) - L(w - h)}{2h}$$
 #
-# That takes two evaluations for each weight. **Predict:** how long for all 60,000?
+# That takes two evaluations for each weight, and one evaluation takes some hundredths of a second. **Predict:** how
+# long for all 60,000 weights?
 
 # %%
 started = time.perf_counter()
@@ -173,7 +174,7 @@ print(f"as long as measuring {seconds_all / seconds_one:.1f} of them")
 #
 # Let us take the smallest segmenter there is. It looks at one pixel only, at its brightness x, and is to answer with
 # a number y: +1 for shape, −1 for background. It has two weights, w and b (b, which is only added, is also called the
-# bias):
+# **bias**):
 #
 # $$y = \tanh(w \cdot x + b) \qquad\qquad \text{loss} = (y - \text{wanted})^2$$
 #
@@ -193,7 +194,7 @@ visualize.lines(
     {"tanh(x)": (x, tanh_as_written(x))},
     x_label="x",
     y_label="tanh(x)",
-    alt="tanh: an S that comes from −1 on the left, passes through 0 steeply, and goes to 1 on the right.",
+    alt=described(1, "tanh"),
 )
 
 # %% [markdown]
@@ -271,8 +272,7 @@ draw(
     "loss",
     parents=lambda name: made_from.get(name, ()),
     label=lambda name: f"{name}\n{numbers[name]:.4g}",
-    alt="Boxes from left to right: w 0.5 and x 0.8 make product 0.4; with b −0.2, total 0.2; from it y 0.1974; with "
-    "wanted 1, difference −0.8026; from it loss 0.6442.",
+    alt=described(1, "forward"),
 )
 
 # %% [markdown]
@@ -353,8 +353,7 @@ draw(
     parents=lambda name: made_from.get(name, ()),
     label=lambda name: f"{name}\n{numbers[name]:.4g}" + (f"\nslope {gradients[name]:.4g}" if name in gradients else ""),
     row_height=1.0,
-    alt="The same boxes with the slope of the loss in each: loss 1, difference −1.605, y −1.605, total −1.543, "
-    "product −1.543, b −1.543, w −1.234.",
+    alt=described(1, "backward"),
 )
 
 # %% [markdown]
@@ -421,7 +420,7 @@ visualize.lines(
     {"the loss": (np.arange(300), losses)},
     x_label="steps",
     y_label="loss, the mean over the pixels",
-    alt="The loss begins at 1 and falls, quickly at first and then more and more slowly.",
+    alt=described(1, "four numbers learn"),
 )
 
 # %%
@@ -434,8 +433,7 @@ sheet = visualize.contact_sheet(
 )
 visualize.picture(
     sheet,
-    alt="A picture of five shapes, the mask by the four numbers, and the right one, with all shapes in one colour. The "
-    "four numbers find the green cross, the red and the orange triangle and the yellow ring, but not the blue star.",
+    alt=described(1, "by colour"),
 )
 
 
@@ -484,4 +482,4 @@ open_library(Tanh)
 # sections 1 and 3. The backward pass: D. Rumelhart, G. Hinton and R. Williams, "Learning representations by
 # back-propagating errors" (Nature 323, 1986). On the word backpropagation: I. Goodfellow, Y. Bengio and A. Courville,
 # "Deep Learning" (2016), section 6.5. On tanh: Y. LeCun, L. Bottou, G. Orr and K.-R. Müller, "Efficient BackProp"
-# (1998), section 4.4.
+# (1998).

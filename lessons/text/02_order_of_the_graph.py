@@ -31,6 +31,7 @@ begin(2)
 import time
 
 from course import graphs
+from course.describing import described
 from course.mine import tanh, tanh_backward
 
 
@@ -70,7 +71,7 @@ c = b + b
 draw(
     c,
     {a: "a", b: "b", c: "c"},
-    alt="Three boxes in a row: the leaf a with 3, b with 6, c with 12. Two arrows lead from a to b, two from b to c.",
+    alt=described(2, "doubled twice"),
 )
 
 # %% [markdown]
@@ -185,8 +186,7 @@ names = {x: "x", w: "w", p: "p", q: "q", y: "y"}
 draw(
     y,
     names,
-    alt="Five boxes: from the leaves x, 2, and w, 3, comes p, 6; from p and x comes q, 8; from p and q comes y, 48. "
-    "Two arrows leave x, one leaves w, two leave p, one leaves q.",
+    alt=described(2, "practice"),
 )
 
 # %% [markdown]
@@ -290,7 +290,7 @@ backward_pass(y, 1.0)
 draw(
     y,
     names,
-    alt="The graph of p, q and y with gradients: y 1, q 6, p 14, x 48, w 28.",
+    alt=described(2, "practice with gradients"),
 )
 
 # %% [markdown]
@@ -330,8 +330,7 @@ names = {
 draw(
     loss,
     names,
-    alt="The boxes of lesson 1 with their gradients, as there: loss 1, difference −1.605, total −1.543, b −1.543, "
-    "w −1.234. Two arrows lead from the difference to the loss.",
+    alt=described(2, "books of lesson 1"),
 )
 
 # %% [markdown]
@@ -371,6 +370,6 @@ open_library(tensor._reverse_topological)
 # node of the graph holds a whole array.
 #
 # *Sources.* The order by counting: A. B. Kahn, "Topological sorting of large networks" (Communications of the ACM 5,
-# 1962). The backward pass through a graph: A. Griewank and A. Walther, "Evaluating Derivatives" (2nd edition, 2008),
-# section 3.2; A. Baydin, B. Pearlmutter, A. Radul and J. Siskind, "Automatic differentiation in machine learning: a
-# survey" (2018), section 3.2.
+# 1962). The backward pass through a graph, which is called reverse mode or reverse accumulation there: A. Griewank and
+# A. Walther, "Evaluating Derivatives" (2nd edition, 2008); A. Baydin, B. Pearlmutter, A. Radul and J. Siskind,
+# "Automatic differentiation in machine learning: a survey" (2018).

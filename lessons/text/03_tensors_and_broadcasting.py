@@ -17,6 +17,7 @@ import time
 
 import numpy as np
 
+from course.describing import described
 from minifcn import visualize
 from minifcn.data import Shapes
 
@@ -32,8 +33,7 @@ x = np.array([[1.0, 2, 3], [4, 5, 6], [7, 8, 9], [10, 11, 12]])
 b = np.array([10.0, 20, 30])
 visualize.matrices(
     {"x, shape (4, 3)": x, "b, shape (3,)": b, "x + b": x + b},
-    alt="A matrix x of four rows with the numbers 1 to 12, a row b with 10, 20, 30, and their sum, in which b has been "
-    "added to every row of x.",
+    alt=described(3, "a row added to all"),
 )
 
 # %% [markdown]
@@ -95,7 +95,7 @@ print(f"27,648 nodes {1000 * seconds_each:.0f} ms, one node {1000 * seconds_all:
 grad = np.array([[1.0, 2, 3], [10, 20, 30]])
 visualize.matrices(
     {"grad, shape (2, 3)": grad},
-    alt="A matrix of two rows: 1, 2, 3 and 10, 20, 30.",
+    alt=described(3, "a gradient"),
 )
 
 # %% [markdown]
@@ -130,8 +130,7 @@ print(grad_of_b_loops(grad))
 R = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
 visualize.matrices(
     {"R repeats": R, "Rᵀ adds up": R.T},
-    alt="The matrix R has six rows and three columns: the unit matrix twice, one below the other. Its transpose has "
-    "the unit matrix twice, side by side. The first column of R and the first row of its transpose are outlined.",
+    alt=described(3, "repeat and add up"),
     outline={"R repeats": [(row, 0) for row in range(6)], "Rᵀ adds up": [(0, column) for column in range(6)]},
 )
 
@@ -215,8 +214,7 @@ x = np.array([[1.0, 2, 3], [4, 5, 6]])
 w = np.array([[1.0, -1], [2, 0], [3, 1]])
 visualize.matrices(
     {"x": x, "w": w, "y = x @ w": x @ w},
-    alt="x of shape (2, 3), w of shape (3, 2) and their product y of shape (2, 2). Outlined are x₀₁, which is 2, row 1 "
-    "of w, and row 0 of y.",
+    alt=described(3, "matrix product"),
     outline={"x": [(0, 1)], "w": [(1, 0), (1, 1)], "y = x @ w": [(0, 0), (0, 1)]},
 )
 
@@ -242,8 +240,7 @@ grad = np.array([[1.0, 0], [0, 10]])
 grad_x, grad_w = matmul_backward_loops(grad, x, w)
 visualize.matrices(
     {"grad": grad, "dL/dx": grad_x, "dL/dw": grad_w},
-    alt="grad with 1 and 10 on its diagonal; dL/dx with the rows 1, 2, 3 and −10, 0, 10; dL/dw with the columns 1, 2, "
-    "3 and 40, 50, 60.",
+    alt=described(3, "backward of the product"),
 )
 
 # %% [markdown]
@@ -331,8 +328,7 @@ draw(
     loss,
     parents=lambda tensor: tensor.parents,
     label=label,
-    alt="The graph of the loss, each box with its shape: pixels and weights, 3×1, give a product of one column; with "
-    "b, of shape 1, the total; then y, the difference, its square, the sum, and the loss, both single numbers.",
+    alt=described(3, "graph of the mask"),
 )
 
 # %% [markdown]
@@ -365,5 +361,5 @@ open_library(MatMul)
 # The next lesson measures, and shows how a measurement can lie.
 #
 # *Sources.* The way back through a product of matrices: M. Giles, "Collected matrix derivative results for forward
-# and reverse mode algorithmic differentiation" (2008), section 2. Adjoints and the backward pass: A. Griewank and A.
-# Walther, "Evaluating Derivatives" (2nd edition, 2008), chapter 3. Broadcasting: the NumPy manual, "Broadcasting".
+# and reverse mode algorithmic differentiation" (2008). Adjoints and the backward pass: A. Griewank and A. Walther,
+# "Evaluating Derivatives" (2nd edition, 2008). Broadcasting: the NumPy manual, "Broadcasting".

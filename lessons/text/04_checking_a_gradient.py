@@ -14,6 +14,7 @@ begin(4)
 # %%
 import numpy as np
 
+from course.describing import described
 from course.mine import matmul_backward, tanh, tanh_backward
 from minifcn import visualize
 
@@ -49,8 +50,7 @@ visualize.lines(
     points={"x = 0.8": ([at], [curve(at)])},
     x_label="x",
     y_label="y",
-    alt="A curve with two straight lines through the same point of it. The line with slope_b lies along the curve "
-    "there; the line with slope_a is less steep and crosses the curve.",
+    alt=described(4, "two lines"),
 )
 
 # %% [markdown]
@@ -89,8 +89,7 @@ visualize.lines(
     x_label="ε",
     y_label="error of the slope",
     log_scale=True,
-    alt="Three curves, each a V on logarithmic axes. One side: its lowest point is an error near 1e-8 at ε = 1e-8. Two "
-    "sides: lowest near 1e-11, at ε about 1e-5. Two sides in float32: lowest near 1e-5, at ε about 1e-2.",
+    alt=described(4, "errors of the slope"),
 )
 
 # %% [markdown]
@@ -103,7 +102,8 @@ visualize.lines(
 #   difference is rounding, about 1e-16, which is then divided by ε.
 #
 # So: **two sides, ε = 1e-6, and float64**. That gives some ten right digits. float32, in which networks are trained,
-# has only seven digits to begin with, and there is no ε at which its slopes would be good for a check.
+# has only seven digits to begin with: even at its best ε, which one would have to hit, only five digits of a slope are
+# right.
 
 # %%
 for eps in (1e-2, 1e-6, 1e-12):
@@ -144,7 +144,7 @@ visualize.matrices(
         "measured": slopes_one_by_one(tanh, x, v).round(4),
         "tanh_backward": tanh_backward(v, tanh(x)).round(4),
     },
-    alt="Two matrices of 2 × 3 slopes, the measured ones and those of tanh_backward. They are equal.",
+    alt=described(4, "tanh checked"),
 )
 
 # %% [markdown]
@@ -182,8 +182,7 @@ def lazy_backward(grad, x):
 scores = generator.normal(size=(2, 4))
 visualize.matrices(
     {"scores": scores.round(2), "softmax": softmax(scores).round(2)},
-    alt="Two rows of four scores, positive and negative, and their softmax: two rows of positive numbers. The larger "
-    "the score, the larger the probability.",
+    alt=described(4, "softmax"),
 )
 
 # %% [markdown]
@@ -200,8 +199,7 @@ visualize.matrices(
         "softmax_backward": softmax_backward(ones, scores)[0].round(6),
         "lazy_backward": lazy_backward(ones, scores)[0],
     },
-    alt="Three matrices of slopes for v = 1: measured, by softmax_backward, and by lazy_backward. All three are zero "
-    "everywhere.",
+    alt=described(4, "ones as cotangent"),
 )
 
 # %% [markdown]
@@ -219,8 +217,7 @@ visualize.matrices(
         "softmax_backward": softmax_backward(v, scores)[0].round(3),
         "lazy_backward": lazy_backward(v, scores)[0],
     },
-    alt="Three matrices of slopes for a random v. The measured ones and those of softmax_backward are equal and not "
-    "zero; those of lazy_backward are zero.",
+    alt=described(4, "random cotangent"),
 )
 
 # %% [markdown]
@@ -229,8 +226,8 @@ visualize.matrices(
 #
 # ## All entries in one go
 #
-# The loop calls the function twice for each entry of x. The largest layer of FCN-8s has 102,760,448 weights, and a
-# single pass through the network takes seconds. There must be another way.
+# The loop calls the function twice for each entry of x. FCN-8s has 134 million weights, and a single pass through it
+# takes seconds. There must be another way.
 #
 # Take an array u in the shape of x, a direction, and move all entries at once: from x − ε·u to x + ε·u. By the chain
 # rule each entry contributes its own slope times how fast it moves:
@@ -401,8 +398,8 @@ print(library_gradcheck(ops.tanh, [Tensor(rows, requires_grad=True)]))
 open_library(library_gradcheck)
 
 # %% [markdown]
-# Each operation of the library is checked in this way, with odd sizes and with several inputs; in the coming lessons,
-# so are yours.
+# Each operation of the library is checked in this way, with odd sizes and with several inputs. In the coming lessons
+# you will do the same with yours.
 #
 # ## What stays
 #
@@ -414,7 +411,7 @@ open_library(library_gradcheck)
 # In the next lesson a network learns, and you check the gradient of its loss with your own check.
 #
 # *Sources.* How the error depends on ε: A. Baydin, B. Pearlmutter, A. Radul and J. Siskind, "Automatic
-# differentiation in machine learning: a survey" (2018), section 2.1 and figure 3. Random cotangents and directions:
+# differentiation in machine learning: a survey" (2018), where it is drawn as here. Random cotangents and directions:
 # the note "Gradcheck mechanics" in the documentation of PyTorch, whose gradcheck does the same with `fast_mode=True`.
 # A teaching library whose check lets a softmax without gradient pass is minitorch: its `grad_check` sums the outputs
 # and compares one entry of each input, with a tolerance of 0.01, relative and absolute; `quick_check` above does the

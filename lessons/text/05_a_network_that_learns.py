@@ -15,6 +15,7 @@ begin(5)
 import numpy as np
 
 from course import engine
+from course.describing import described
 from course.engine import Tensor
 from course.mine import gradcheck
 from minifcn import visualize
@@ -39,8 +40,7 @@ visualize.plane(
     points,
     labels,
     extent=1.1,
-    alt="Two arms of a spiral, wound into each other: blue discs on one, orange triangles on the other. On a part of "
-    "the second arm most points are black crosses.",
+    alt=described(5, "spiral"),
 )
 
 # %% [markdown]
@@ -72,8 +72,7 @@ visualize.lines(
     },
     x_label="p, the probability of the right class",
     y_label="loss",
-    alt="The curve −ln p falls from above 5 near p = 0 to 0 at p = 1. Marked on it: 0.01 at p = 0.99, 0.69 at p = 1/2 "
-    "and 4.6 at p = 0.01.",
+    alt=described(5, "cross entropy"),
 )
 
 # %% [markdown]
@@ -114,9 +113,7 @@ probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
 gradient = probabilities - [1, 0, 0]
 visualize.matrices(
     {"logits": logits, "probabilities": probabilities.round(2), "gradient": gradient.round(2)},
-    alt="For three points the logits, the probabilities, and the gradient. First point: a third each, gradient −0.67 "
-    "and twice 0.33. Second: 0.99 for the label, gradient about 0. Third: 0.99 for the last class, gradient −1 at the "
-    "label and 0.99 at the last class.",
+    alt=described(5, "gradient of the loss"),
     outline={"gradient": [(0, 0), (1, 0), (2, 0)]},
 )
 
@@ -242,7 +239,7 @@ print(gradcheck(loss_of, gradient_of, [generator.normal(size=(2, 3, 4, 5))], gen
 #
 # $$p \leftarrow p - \text{lr} \cdot g$$
 #
-# (The weights and biases of a network, all that is learned, are called its parameters.) The trouble with this rule
+# (The weights and biases of a network, all that is learned, are called its **parameters**.) The trouble with this rule
 # shows in a valley that is steep across and nearly flat along. Take the loss ½·(x² + 25·y²), with its lowest point at
 # (0, 0), and start far away.
 #
@@ -272,9 +269,7 @@ visualize.lines(
     points={"lowest point": ([0], [0])},
     x_label="x",
     y_label="y",
-    alt="A long flat ellipse, one height of the valley, and two paths that start on its left. With lr 0.07 the path "
-    "zigzags across the valley, less and less, and after 25 steps ends not far from the lowest point. With lr 0.01 it "
-    "goes down to the bottom of the valley and has made little way along it.",
+    alt=described(5, "two learning rates"),
 )
 
 # %%
@@ -320,8 +315,7 @@ visualize.lines(
     points={"lowest point": ([0], [0])},
     x_label="x",
     y_label="y",
-    alt="The same valley with two paths of 50 steps at lr 0.01. Without momentum the path ends at less than half the "
-    "way. With momentum 0.9 it swings across the valley while it runs along it, past the lowest point and back.",
+    alt=described(5, "momentum"),
 )
 
 # %% [markdown]
@@ -331,8 +325,8 @@ visualize.lines(
 # ## Exercise 2: a step
 #
 # `sgd_step(parameters, gradients, velocities, lr, momentum)` takes three lists of arrays, one for each parameter, and
-# makes one step. (SGD is stochastic gradient descent: "stochastic" as each step usually sees only a few examples,
-# drawn at random.)
+# makes one step. What makes the steps is called an optimiser. This one is SGD, stochastic gradient descent:
+# "stochastic" as each step usually sees only a few examples, drawn at random.
 #
 # It returns nothing. It changes the arrays of parameters and velocities *in place*, since it is these very arrays
 # that the network computes with. **Think first:** what does `p = p - lr * v` do to the network, and what `p -= lr *
@@ -356,8 +350,9 @@ show_solution("sgd_step")
 #
 # ## A network of two layers
 #
-# A straight line does not separate the arms, and one matrix product makes nothing but straight lines. So take two,
-# and bend what is between them:
+# A step of a network that has weights of its own is called a **layer**. Here a layer is a matrix product and a bias. A
+# straight line does not separate the arms, and one matrix product makes nothing but straight lines. So take two, and
+# bend what is between them:
 #
 # $$\text{hidden} = \tanh(x\, W_1 + b_1) \qquad\qquad \text{logits} = \text{hidden}\; W_2 + b_2$$
 #
@@ -421,7 +416,7 @@ visualize.lines(
     {"the loss": (np.arange(len(losses)), losses)},
     x_label="steps",
     y_label="loss, the mean over the labelled points",
-    alt="The loss begins at 0.69 and falls, to near 0 in the end.",
+    alt=described(5, "loss of the spiral"),
 )
 
 # %%
@@ -431,9 +426,7 @@ visualize.plane(
     regions=pictures,
     extent=1.1,
     columns=4,
-    alt="The plane at four times of the training, coloured by what the network says. Without a step it is white: no "
-    "idea. After 30 steps there are pale, broad fields; after 200 two bands wind into each other, each along its arm; "
-    "after 600 their edges are sharper. The orange band goes on through the crosses.",
+    alt=described(5, "the plane as it learns"),
 )
 
 # %% [markdown]
@@ -458,14 +451,13 @@ visualize.plane(
     regions={"void ignored": probability_map(network), "void as background": probability_map(misled)},
     extent=1.1,
     columns=2,
-    alt="Two planes. With void ignored, the orange band goes through the crosses. With void as background it is cut "
-    "twice there, and blue runs across the crosses.",
+    alt=described(5, "void as background"),
 )
 
 # %% [markdown]
-# The arm is cut in two. The network has learned exactly what it was told. The same happens to masks: in the data set
-# Pascal VOC a band of void runs around each object. Make it background, and the network learns that objects end
-# before they do.
+# The arm is cut where the crosses are. The network has learned exactly what it was told. The same happens to masks: in
+# the data set Pascal VOC a band of void runs around each object. Make it background, and the network learns that
+# objects end before they do.
 #
 # > In "Dive into Deep Learning" (d2l.ai, in the section on semantic segmentation and its data set) a table gives each
 # > colour of a mask its class, and begins with zeros everywhere. The colour of void is not in the list, so it gets a
@@ -516,5 +508,5 @@ open_library(SGD)
 #
 # *Sources.* The loss, with void ignored, and SGD with momentum for segmentation: J. Long, E. Shelhamer and T.
 # Darrell, "Fully convolutional networks for semantic segmentation" (2015), section 4. Softmax, its gradient and its
-# rounding: I. Goodfellow, Y. Bengio and A. Courville, "Deep Learning" (2016), sections 4.1 and 6.2.2.3; momentum:
-# section 8.3.2. Its origin: B. Polyak, "Some methods of speeding up the convergence of iteration methods" (1964).
+# rounding: I. Goodfellow, Y. Bengio and A. Courville, "Deep Learning" (2016), sections 4.1 and 6.2; momentum: section
+# 8.3. Its origin: B. Polyak, "Some methods of speeding up the convergence of iteration methods" (1964).

@@ -17,6 +17,7 @@ import time
 
 import numpy as np
 
+from course.describing import described
 from minifcn import ops, visualize
 from minifcn.data import Shapes
 
@@ -38,8 +39,7 @@ left_to_right = np.array([[-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0]])
 top_to_bottom = left_to_right.T
 visualize.matrices(
     {"left_to_right": left_to_right, "top_to_bottom": top_to_bottom},
-    alt="Two 3×3 kernels: one has −1 in its left column and 1 in its right, the other −1 in its top row and 1 in its "
-    "bottom row.",
+    alt=described(6, "two kernels"),
 )
 
 # %% [markdown]
@@ -66,8 +66,7 @@ visualize.feature_maps(
         "left_to_right": slide(grey, left_to_right),
         "top_to_bottom": slide(grey, top_to_bottom),
     },
-    alt="A picture with a few shapes in grey, and what the two kernels make of it: upright edges stand out in the "
-    "first result, level edges in the second; even areas are the same grey in both.",
+    alt=described(6, "what they see"),
 )
 
 # %% [markdown]
@@ -89,7 +88,8 @@ visualize.feature_maps(
 # A colour picture has three numbers at each pixel, in three **channels**. A kernel then has three layers of nine
 # numbers, one for each channel, and the sum runs over all 27 products. A layer has many kernels, and each makes one
 # channel of the output. So the weight of a layer has the shape (out_channels, in_channels, kernel_height,
-# kernel_width), a batch of images has (N, channels, height, width), and each output channel has a bias that is added.
+# kernel_width), and each output channel has a bias that is added. Several pictures that go through the network
+# together are a **batch**, an array of shape (N, channels, height, width).
 #
 # The **stride** is how many pixels the kernel moves on from one place to the next: 2 halves the picture. **Padding** is
 # a frame of zeros put around the picture before, so that the kernel also finds places at the edge.
@@ -114,7 +114,8 @@ for n, kernel, stride, padding in ((64, 3, 1, 0), (64, 3, 1, 1), (7, 3, 2, 0)):
 # %% [markdown]
 # The second is the reason why VGG's layers have padding 1: with a kernel of 3 the size stays.
 #
-# In the library, sizes are pairs (height, width), in that order, since nothing says that a kernel must be square.
+# In the library, sizes are pairs (height, width), in that order, since nothing says that a kernel must be square. (It
+# also takes one number, for both.)
 #
 # Here is the whole operation as loops. It is short, it is right, and it is the measure for everything after.
 
@@ -165,8 +166,7 @@ places = [(0, 0), (0, 1), (1, 0), (1, 1)]
 small_columns = np.stack([small[row : row + 2, column : column + 2].ravel() for row, column in places], axis=1)
 visualize.matrices(
     {"the picture": small, "its four patches as columns": small_columns},
-    alt="A 3×3 picture with the numbers 1 to 9, and a 4×4 matrix whose columns are its four 2×2 patches: 1 2 4 5, "
-    "2 3 5 6, 4 5 7 8 and 5 6 8 9. The second patch is outlined in both.",
+    alt=described(6, "patches as columns"),
     outline={
         "the picture": [(0, 1), (0, 2), (1, 1), (1, 2)],
         "its four patches as columns": [(row, 1) for row in range(4)],
@@ -226,6 +226,12 @@ show_solution("im2col")
 #
 # **Predict first:** what shape does W · columns have for a batch of N pictures, and what must be done with it at the
 # end?
+#
+# 1. The columns, from your `im2col`.
+# 2. W: reshape the weight so that each kernel becomes a row.
+# 3. One product, `@`. The columns have one axis more than W, the batch; `@` does the same for each picture.
+# 4. Add the bias. It belongs to the rows of the product: which axis of length 1 does it need?
+# 5. Work out Ho and Wo, and reshape to (N, out, Ho, Wo).
 
 
 # %% tags=["exercise"]
@@ -256,12 +262,12 @@ print(f"largest difference of the results: {np.abs(fast - slow).max():.1e}")
 visualize.feature_maps(
     {f"channel {number}": one for number, one in enumerate(fast[0])},
     columns=4,
-    alt="Eight feature maps of the picture under random kernels: each shows the shapes, some by their edges and some "
-    "by their colour.",
+    alt=described(6, "eight kernels"),
 )
 
 # %% [markdown]
-# Even random kernels tell edges and colours apart. Learning will sharpen them.
+# Even random kernels tell edges and colours apart. Learning will sharpen them. (The frame that some maps have is the
+# padding: at the edge a part of the patch is zeros.)
 #
 # ## What it costs
 #
@@ -306,6 +312,6 @@ print(f"largest difference from yours: {np.abs(y.numpy() - fast).max():.1e}")
 # In the next lesson im2col itself becomes a matrix, of zeros and ones; its transpose is what the gradient needs.
 #
 # *Sources.* Patches as columns and one product: K. Chellapilla, S. Puri and P. Simard, "High performance
-# convolutional neural networks for document processing" (2006), section 2. Convolution over whole pictures of any
+# convolutional neural networks for document processing" (2006). Convolution over whole pictures of any
 # size, as in this course: J. Long, E. Shelhamer and T. Darrell, "Fully convolutional networks for semantic
 # segmentation" (2015), section 3.

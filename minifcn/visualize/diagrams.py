@@ -73,7 +73,10 @@ def matrices(
     _check_any(arrays)
     own = {title: float(np.abs(array[np.isfinite(array)]).max(initial=0)) for title, array in arrays.items()}
     largest = dict.fromkeys(own, max(own.values())) if shared_scale else own
-    sizes = [_matrix_inches(array) for array in arrays.values()]
+    letters: dict[tuple[int, ...], int] = {}  # matrices of one shape get cells of one size
+    for array in arrays.values():
+        letters[array.shape] = max(letters.get(array.shape, 0), _most_letters(array))
+    sizes = [_matrix_inches(array, letters[array.shape]) for array in arrays.values()]
     widths = [max(width, _title_inches(title)) for title, (width, _) in zip(arrays, sizes, strict=True)]
     height = max(height for _, height in sizes) + 0.5 + 0.2 * max(1 + title.count("\n") for title in arrays)
     figure, axes = _figure((sum(widths) + 0.4 * len(widths), height), columns=len(arrays), width_ratios=widths)
@@ -204,10 +207,10 @@ def plane(
                 probability, cmap=_colours(BLUE, ORANGE), vmin=0, vmax=1, extent=(-extent, extent, -extent, extent),
                 alpha=0.5, interpolation="bilinear",
             )  # fmt: skip
-        for label, marker, color in ((0, "o", BLUE), (1, "^", ORANGE), (255, "x", "#000000")):
+        for label, marker, color, size in ((0, "o", BLUE, 16), (1, "^", ORANGE, 26), (255, "x", "#000000", 16)):
             x, y = points[labels == label].T
             edge: dict[str, Any] = {} if marker == "x" else {"edgecolors": "white"}
-            place.scatter(x, y, s=16, marker=marker, color=color, linewidths=0.8 if edge else 1.2, **edge)
+            place.scatter(x, y, s=size, marker=marker, color=color, linewidths=0.8 if edge else 1.2, **edge)
         place.set_xlim(-extent, extent)
         place.set_ylim(-extent, extent)
         place.set_aspect("equal")
@@ -266,14 +269,18 @@ def _colours(low: str, high: str) -> Any:
     return LinearSegmentedColormap.from_list(f"{low}-white-{high}", [low, "#ffffff", high])
 
 
-def _matrix_inches(array: np.ndarray) -> tuple[float, float]:
-    """(width, height) of a matrix: room for its numbers, or a fixed size for a pattern."""
+def _most_letters(array: np.ndarray) -> int:
+    """Of the numbers that are written into its cells; 0 if it is drawn as a pattern."""
+    return 0 if max(array.shape) > MOST_NUMBERS else max(len(_number(value)) for value in array.ravel())
+
+
+def _matrix_inches(array: np.ndarray, letters: int) -> tuple[float, float]:
+    """(width, height) of a matrix: room for numbers of so many letters, or a fixed size for a pattern."""
     rows, columns = array.shape
     if max(rows, columns) > MOST_NUMBERS:
         scale = 4.5 / max(rows, columns)
         return max(1.0, columns * scale), max(1.0, rows * scale)
-    cell = 0.12 + 0.095 * max(len(_number(value)) for value in array.ravel())
-    cell = max(0.36, cell)
+    cell = max(0.36, 0.12 + 0.095 * letters)
     return max(1.2, columns * cell), max(0.36, rows * cell)
 
 

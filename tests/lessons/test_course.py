@@ -1,11 +1,12 @@
 """check, and what it keeps: verdicts, saved modules that stand alone, borrowed functions, the drawing."""
 
 import linecache
+import operator
 
 import numpy as np
 import pytest
 
-from course import borrowed, check, checking, drawing, mine, open_library, saving, show_solution
+from course import borrowed, check, checking, drawing, explaining, mine, open_library, saving, show_solution
 from course.comparing import Wrong, compare, compare_all, unchanged
 from course.exercises import EXERCISES, LESSONS, PARTS
 from course.saving import SOLUTIONS
@@ -120,6 +121,88 @@ def test_a_crash_shows_the_line_of_the_learner():
     assert verdict.place == "line 3: return y.missing_attribute"
 
 
+def test_a_crash_says_what_is_likely_behind_it_and_which_arrays_met():
+    function = cell(
+        "def im2col(x, kernel_size, *, stride=1, padding=0):\n    return x + np.zeros((1, 1, 5, 5))\n", np=np
+    )["im2col"]
+    verdict = checking.judge("im2col", function)
+    assert "could not be broadcast together" in verdict.message
+    assert "Is an axis of length 1 missing" in verdict.message
+    assert verdict.place == "line 2: return x + np.zeros((1, 1, 5, 5)) (there x is (1, 1, 3, 3))"
+    assert verdict.call == "im2col(the picture of 3×3 pixels, (2, 2))"
+
+
+def test_what_never_ends_can_be_stopped_and_says_where():
+    """What the stop button of a notebook raises, which no `except Exception` sees."""
+
+    def tanh(x):
+        raise KeyboardInterrupt
+
+    verdict = checking.judge("tanh", tanh)
+    assert "stopped from outside" in verdict.message
+    assert verdict.place == "line 2: raise KeyboardInterrupt"
+    assert verdict.call == "tanh(0.5)"
+
+
+@pytest.mark.parametrize(
+    ("mistake", "hint"),
+    [
+        (lambda: np.zeros(3) + np.zeros(4), "Is an axis of length 1 missing"),
+        (lambda: np.zeros((2, 3)).__setitem__(0, np.zeros(4)), "begin and end where it should"),
+        (lambda: np.zeros((2, 3)) @ np.zeros((2, 3)), "Are the factors in the right order"),
+        (lambda: np.dot(np.zeros((2, 3)), np.zeros((2, 3))), "Are the factors in the right order"),
+        (lambda: 2.0 @ np.zeros(3), "is the product of matrices"),
+        (lambda: np.matmul(2.0, np.zeros(3)), "is the product of matrices"),
+        (lambda: np.zeros(6).reshape(4, 2), "keeps the number of entries"),
+        (lambda: np.pad(np.zeros((1, 1, 3, 3)), ((1, 1), (1, 1))), "np.pad wants a pair"),
+        (lambda: np.zeros(3).sum(axis=1), "Axes are counted from 0"),
+        (lambda: np.zeros(3)[0, 0], "Axes are counted from 0"),
+        (lambda: np.zeros(3)[3], "one too far"),
+        (lambda: [1, 2][2], "one too far"),
+        (lambda: np.zeros((2, 4, 3))[np.ones((2, 3), bool)], "A mask picks from the first axes"),
+        (lambda: np.zeros(6 / 2), "divide with `//`"),
+        (lambda: np.zeros((6 / 2, 2)), "divide with `//`"),
+        (lambda: np.zeros(3)[1.0], "divide with `//`"),
+        (lambda: operator.getitem([1, 2], 1.0), "divide with `//`"),
+        (lambda: np.zeros(3)[np.array([0.5])], "divide with `//`"),
+        (lambda: np.zeros((2, 3)).sum(axis=[0, 1]), "as a tuple"),
+        (lambda: 1 if np.zeros(3) > 0 else 0, "Entry by entry there are np.where"),
+        (lambda: 2.0 ^ 2, "with `**`"),
+        (lambda: None + 1.0, "Something is None"),
+        (lambda: 2.0 * [1, 2], "no array"),
+        (lambda: (1, 2) - 1, "no array"),
+        (lambda: [1, 2].shape, "no array"),
+        (lambda: list(2.0), "A single number came in"),
+        (lambda: operator.getitem(2.0, 0), "A single number came in"),
+        (lambda: (2.0).shape, "A single number came in"),
+        (lambda: float(np.zeros(3)), "take a single number"),
+        (lambda: np.zeros(3).item(), "take a single number"),
+        (lambda: exp(1), "NumPy's functions begin with"),  # noqa: F821
+        (lambda: np.ones(3, int).__iadd__(0.5), "takes no fractions"),
+        (lambda: np.broadcast_to(1.0, (2, 2)).__setitem__(0, 1), "Work on a copy"),
+        (lambda: np.take_along_axis(np.zeros((2, 3)), np.zeros(2, int), 1), "give the indices one of length 1"),
+        (lambda: [height for height, width in [(1, 2, 3)]], "How many axes"),
+        (lambda: [height for height, width in [(1,)]], "How many axes"),
+        (lambda: np.zeros((0, 3)).max(), "An array is empty here"),
+        (lambda: (lambda x: x)(1, 2), "arguments that it does not take"),
+        (lambda: {}["missing"], "`counts.get(key, 0)`"),
+        (lambda: 1 / 0, "the divisor is 0"),
+    ],
+)
+def test_what_numpy_says_gets_a_likely_cause(mistake, hint):
+    """The patterns are of what this NumPy says; if its words change, so must they."""
+    with pytest.raises(Exception) as raised:  # noqa: PT011
+        mistake()
+    said = explaining.explain(raised.value)
+    assert hint in said
+    assert str(raised.value).strip().rstrip(".") in said
+
+
+def test_a_name_used_before_it_has_a_value():
+    function = cell("def tanh(x):\n    x = x * y\n    y = 2\n    return x\n")["tanh"]
+    assert "not before this line" in checking.judge("tanh", function).message
+
+
 def test_unknown_names_are_told_which_exercises_there_are():
     with pytest.raises(LookupError, match="im2col"):
         check(lambda: None)
@@ -180,6 +263,7 @@ def test_compare_names_what_can_be_told_without_knowing_the_exercise():
         (None, "`return`"),
         (expected.T, "transpose"),
         (expected.ravel(), "number of entries is right"),
+        ((expected,), "Does the line end with a comma"),
         (np.zeros((2, 3)), "everything is zero"),
         (-expected, "sign"),
         (3 * expected, "3 times"),
@@ -215,6 +299,11 @@ def test_changed_arguments_are_noticed():
 
     with pytest.raises(Wrong, match="argument number 1"):
         unchanged("f(x)", doubles_in_place, np.ones(2))
+
+
+def test_what_is_code_in_a_hint_is_set_as_code():
+    page = Verdict("im2col", False, "not `x < y`")._repr_html_()
+    assert "not <code>x &lt; y</code>" in page
 
 
 def test_verdicts_show_the_corner_where_things_differ():

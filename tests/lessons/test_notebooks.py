@@ -4,11 +4,13 @@ import ast
 import functools
 import json
 import re
+import tomllib
 
 import nbformat
 import pytest
 
 from course import notebooks
+from course.describing import described
 from course.exercises import EXERCISES, LESSONS
 from course.saving import SOLUTIONS
 
@@ -76,6 +78,26 @@ def test_each_exercise_has_its_stub_check_and_solution(name):
     solution = ast.parse((SOLUTIONS / f"{name}.py").read_text(encoding="utf-8"))
     (solved,) = [node for node in solution.body if isinstance(node, ast.FunctionDef) and node.name == name]
     assert ast.unparse(solved.args) == ast.unparse(function.args)
+
+
+def test_every_picture_is_described_and_every_description_is_used():
+    """A picture without its words; words that are left over from a picture that is gone."""
+    used = {
+        (lesson, picture)
+        for text in TEXTS
+        for lesson, picture in re.findall(r'described\((\d+), "([^"]+)"\)', text.read_text(encoding="utf-8"))
+    }
+    pictures = tomllib.loads((notebooks.LESSONS_FOLDER / "descriptions.toml").read_text(encoding="utf-8"))
+    assert used == {(lesson, picture) for lesson, those in pictures.items() for picture in those}
+    for lesson, picture in used:
+        words = described(int(lesson), picture)
+        assert len(words) > 20
+        assert "\n" not in words
+
+
+def test_a_picture_that_nobody_has_described_is_said_to_be_so():
+    with pytest.raises(LookupError, match="no picture 'missing' of lesson 1; those it has: masks"):
+        described(1, "missing")
 
 
 def test_every_solution_belongs_to_an_exercise():

@@ -13,7 +13,8 @@ Array = np.ndarray
 
 def check_tanh(tanh: Callable[[Any], Any], generator: np.random.Generator) -> None:
     for x in (0.5, 0.0, -1.0):
-        compare(tanh(x), math.tanh(x), f"tanh({x})", _tanh_mistakes(np.asarray(x)))
+        call = f"tanh({x})"
+        compare(unchanged(call, tanh, x), math.tanh(x), call, _tanh_mistakes(np.asarray(x)))
     for text, x in (
         ("tanh(numpy.array([-2.0, -0.5, 0.0, 0.5, 2.0]))", np.array([-2.0, -0.5, 0.0, 0.5, 2.0])),
         ("tanh(numpy.array([-1000.0, 20.0, 1000.0]))", np.array([-1000.0, 20.0, 1000.0])),
@@ -27,7 +28,8 @@ def check_tanh(tanh: Callable[[Any], Any], generator: np.random.Generator) -> No
 def check_tanh_backward(tanh_backward: Callable[[Any, Any], Any], generator: np.random.Generator) -> None:
     for grad, y in ((2.0, 0.6), (1.0, 0.0), (-3.0, -0.5)):
         mistakes = _backward_mistakes(np.asarray(grad), np.asarray(y))
-        compare(tanh_backward(grad, y), grad * (1 - y * y), f"tanh_backward({grad}, {y})", mistakes)
+        call = f"tanh_backward({grad}, {y})"
+        compare(unchanged(call, tanh_backward, grad, y), grad * (1 - y * y), call, mistakes)
     for shape in ((6,), (2, 3), (4, 1, 2)):
         x, grad = generator.normal(size=shape), generator.normal(size=shape)
         step = 1e-5
@@ -47,7 +49,7 @@ def _of_an_array(call: str, function: Callable[..., Any], *arrays: Array) -> Any
             call,
             f"it is right for one number, but not for an array of numbers ({error}). Use what works entry by entry, "
             "such as *, np.exp and np.abs, and neither functions of math nor `if`.",
-        ) from None
+        ) from error
 
 
 def _tanh_mistakes(x: Array) -> dict[str, Any]:
@@ -71,6 +73,11 @@ def _tanh_mistakes(x: Array) -> dict[str, Any]:
             "the exponent has the wrong sign: with e^(+2|x|) the result is turned around, and too large for the "
             "computer where |x| is large.": np.sign(x) * (1 - np.exp(2 * size)) / (1 + np.exp(2 * size)),
             "numerator and denominator are exchanged.": (np.exp(x) + np.exp(-x)) / (np.exp(x) - np.exp(-x)),
+            "brackets are missing: 1 − e / 1 + e is not (1 − e) / (1 + e).": np.sign(x),
+            "np.exp is missing: this is (1 − z) / (1 + z) with z = −2|x|, where z is to be e^(−2|x|).": (
+                np.sign(x) * (1 + 2 * size) / (1 - 2 * size)
+            ),
+            "this is the slope of tanh, 1 − tanh²; tanh itself is asked for.": 1 - np.tanh(x) ** 2,
             "this is the numerator only: divide by eˣ + e⁻ˣ.": np.exp(x) - np.exp(-x),
             "this is (eˣ − e⁻ˣ)/2; the denominator is eˣ + e⁻ˣ.": np.sinh(x),
             "this is 1/(1 + e⁻ˣ), which goes from 0 to 1; tanh goes from −1 to 1.": 1 / (1 + np.exp(-x)),
@@ -85,6 +92,8 @@ def _backward_mistakes(grad: Array, y: Array) -> dict[str, Any]:
             "y is taken for x. It is tanh(x) already, so do not take tanh of it again.": grad * (1 - np.tanh(y) ** 2),
             "the square is missing: the slope is 1 − y², not 1 − y.": grad * (1 - y),
             "the square is in the wrong place: 1 − y², not (1 − y)².": grad * (1 - y) ** 2,
+            "this is a square root: the slope is 1 − y² itself.": grad * np.sqrt(1 - y * y),
+            "this is the slope of y − y². The slope of tanh is 1 − y².": grad * (1 - 2 * y),
             "the slope is 1 − y², not 1 + y².": grad * (1 + y * y),
             "the slope is 1 − y², not y² − 1.": grad * (y * y - 1),
             "the 1 is missing: the slope is 1 − y².": -grad * y * y,

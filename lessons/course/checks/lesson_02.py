@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from course.comparing import Wrong, compare
+from course.comparing import Wrong, compare, noted
 
 BackwardPass = Callable[[Any, Any], None]
 Uses = Sequence[Sequence[tuple[int, float]]]  # for each node, leaves first: (parent, slope) for each use
@@ -26,6 +26,9 @@ class _Node:
         self.passed: list[Any] = []
         self._slopes = slopes
         self.pass_back = self._pass_back if parents else None
+
+    def __repr__(self) -> str:
+        return self.name
 
     def _pass_back(self, grad: Any) -> tuple[Any, ...]:
         if grad is None:
@@ -106,7 +109,8 @@ def _check_arrays(
 
 def _call(backward_pass: BackwardPass, root: _Node, grad: Any, call: str) -> None:
     try:
-        backward_pass(root, grad)
+        with noted(call):
+            backward_pass(root, grad)
     except TypeError as error:
         text = str(error)
         if "'NoneType' object is not callable" in text and root.pass_back is not None:
@@ -117,7 +121,7 @@ def _call(backward_pass: BackwardPass, root: _Node, grad: Any, call: str) -> Non
             hint = "a .grad is None until something has arrived: take the first part as it is, and add the others."
         else:
             raise
-        raise Wrong(call, hint) from None
+        raise Wrong(call, hint) from error
 
 
 def _diagnose(nodes: Sequence[_Node], uses: Uses, expected: np.ndarray, grad: float, call: str) -> None:
@@ -160,6 +164,11 @@ def _diagnose(nodes: Sequence[_Node], uses: Uses, expected: np.ndarray, grad: fl
         raise wrong(f"nothing has arrived at {_listed(missing)}: .grad is still None.")
     if not np.isclose(values[-1], expected[-1]):
         raise wrong(f"the root's gradient is {values[-1]:g}; it is to be `grad`, {grad:g}.")
+    if len(inner) > 1 and all(np.isclose(float(node.passed[0]), grad) for node, _ in inner) and not right:
+        raise wrong(
+            f"every node has passed back {grad:g}, the argument `grad`. Each passes back its own gradient: "
+            "pass_back(number.grad)."
+        )
     for node, value in reversed(inner):
         if not math.isclose(float(node.passed[0]), value, rel_tol=1e-9, abs_tol=1e-12):
             raise wrong(

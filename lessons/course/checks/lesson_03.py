@@ -35,8 +35,8 @@ def check_unbroadcast(unbroadcast: Callable[[Array, Shape], Array], generator: n
 def check_matmul_backward(
     matmul_backward: Callable[[Array, Array, Array], tuple[Array, Array]], generator: np.random.Generator
 ) -> None:
-    grad, x, w = np.array([[1.0, 0], [0, 0]]), np.array([[1.0, 2], [3, 4]]), np.array([[5.0, 6], [7, 8]])
-    call = "matmul_backward([[1, 0], [0, 0]], [[1, 2], [3, 4]], [[5, 6], [7, 8]])"
+    grad, x, w = np.array([[0.0, 1], [0, 0]]), np.array([[1.0, 2], [3, 4]]), np.array([[5.0, 6], [7, 8]])
+    call = "matmul_backward([[0, 1], [0, 0]], [[1, 2], [3, 4]], [[5, 6], [7, 8]])"
     _check_product(matmul_backward, grad, x, w, call)
     for n, k, m in ((3, 3, 3), (4, 5, 3), (1, 6, 2), (7, 1, 4), (5, 2, 1)):
         grad, x, w = (generator.normal(size=shape) for shape in ((n, m), (n, k), (k, m)))
@@ -50,7 +50,7 @@ def _check_sum(unbroadcast: Callable[[Array, Shape], Array], grad: Array, shape:
         yours = unchanged(call, unbroadcast, grad, shape)
     except (ValueError, IndexError) as error:  # of NumPy, about axes
         hint = f"{error}. grad has {grad.ndim} axes here, shape has {len(shape)}. Which axes are to be summed over?"
-        raise Wrong(call, hint) from None
+        raise Wrong(call, hint) from error
     right = np.zeros(shape)
     counts = np.zeros(shape, int)
     extra = grad.ndim - len(shape)
@@ -108,7 +108,7 @@ def _check_product(
         if "matmul" not in str(error) and "shapes" not in str(error):
             raise
         hint = f"two shapes do not fit: grad is {grad.shape}, x is {x.shape}, w is {w.shape}. {error}"
-        raise Wrong(call, hint) from None
+        raise Wrong(call, hint) from error
     grad_x, grad_w = np.zeros(x.shape), np.zeros(w.shape)
     for n, m in np.ndindex(grad.shape):
         for k in range(x.shape[1]):
@@ -127,6 +127,8 @@ def _check_product(
             "this is grad times the inverse of w. Backward needs the transpose; that is not the inverse.": (
                 grad @ np.linalg.inv(w) if w.shape[0] == w.shape[1] else None
             ),
+            "w is not transposed, and the factors are in the wrong order: grad comes first.": _product(w, grad),
+            "the arguments are taken in another order than (grad, x, w).": _product(w, x.T),
             "grad is multiplied by x here; x_nk reaches the loss by way of w.": _product(grad, x.T),
         },
         "dL/dw": {

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from course.comparing import Wrong
+from course.comparing import Wrong, noted
 
 Array = np.ndarray
 Function = Callable[..., Array]
@@ -279,7 +279,8 @@ def _ask(
         return backward(*arguments)
 
     inputs = [array.copy() for array in case.inputs]
-    answer = gradcheck(watched_function, watched_backward, inputs, np.random.default_rng(generator.integers(2**63)))
+    with noted(call):
+        answer = gradcheck(watched_function, watched_backward, inputs, np.random.default_rng(generator.integers(2**63)))
     if answer is None:
         raise Wrong(call, "nothing came back. Does your function end with `return`?", expected=True)
     if not isinstance(answer, bool | np.bool_):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from course.comparing import Mistakes, Wrong, compare, compare_all, unchanged
+from course.comparing import Mistakes, Wrong, compare, compare_all, noted, unchanged
 
 Array = np.ndarray
 Loss = Callable[..., tuple[Any, Array]]
@@ -114,7 +114,8 @@ def _loss_mistakes(logits: Array, labels: Array, ignore_index: int, loss: float,
         ] = lambda: _loss_and_gradient(logits, with_all, None)[0]
     mistakes |= {
         "the two results are in the other order: return loss, grad.": grad,
-        "it is the sum of the losses; divide by the number of labelled positions.": loss * count,
+        "it is the sum of the losses; divide by the number of labelled positions. (If you do: does an array of shape "
+        "(N, 1) meet one of shape (N,)? Broadcasting makes N × N products of them.)": loss * count,
         "the sum is divided by the number of all positions (for points that is N); divide by the number of those that "
         "have a label.": loss * count / total,
         "the mean of each picture's mean is not the mean over all labelled positions, where pictures have more or "
@@ -184,6 +185,8 @@ def _grad_mistakes(logits: Array, labels: Array, ignore_index: int, grad: Array)
         "the 1 at the label is not subtracted: the gradient is (p − [c = y]) / count.": p * weight,
         "these are the probabilities; the gradient is (p − [c = y]) / count.": p,
         _OVERFLOW: naive * weight - one_hot,
+        "this is ln p in the place of p: take np.exp of it.": _log(p) * weight - one_hot,
+        "the probabilities are missing: this is −[c = y] / count, without p / count.": -one_hot,
         "only the label's own entry has a gradient; the others get p / count.": grad * (one_hot > 0),
     }
 
@@ -218,6 +221,11 @@ def _check_all_void(softmax_cross_entropy: Loss, logits: Array, labels: Array) -
 def _softmax(logits: Array, axis: int = 1) -> Array:
     exponentials = np.exp(logits - logits.max(axis=axis, keepdims=True))
     return exponentials / exponentials.sum(axis=axis, keepdims=True)
+
+
+def _log(p: Array) -> Array:
+    with np.errstate(divide="ignore"):
+        return np.log(p)
 
 
 def _loss_and_gradient(logits: Array, labels: Array, ignore_index: int | None) -> tuple[float, Array]:
@@ -264,7 +272,8 @@ def _check_steps(
         )
         call = what if number == 0 else f"step {number + 1}, {what}"
         given, moving, slopes = list(parameters), list(velocities), [gradient.copy() for gradient in gradients]
-        sgd_step(given, slopes, moving, lr, momentum)
+        with noted(call):
+            sgd_step(given, slopes, moving, lr, momentum)
         _same_arrays(call, "parameters", given, parameters)
         _same_arrays(call, "velocities", moving, velocities)
         for slope, gradient in zip(slopes, gradients, strict=True):
@@ -311,6 +320,13 @@ def _compare_step(
             "the old velocity is forgotten: v ← momentum · v + g.": g,
             "the old velocity is not multiplied by the momentum: v ← momentum · v + g.": v + g,
             "the momentum is an argument; it is not always 0.9.": 0.9 * v + g,
+            "the old velocity is multiplied by the momentum twice.": momentum**2 * v + g,
+            "lr and momentum are exchanged. The order is (parameters, gradients, velocities, lr, momentum).": lr * v
+            + g,
+            "the velocity is 0 after the step. It is kept, so that the next step remembers it.": np.zeros_like(v),
+            "only the first entry, or row, has changed: v[0] is a part of v; v[...] is all of it.": np.concatenate(
+                [new[:1], v[1:]]
+            ),
             "the velocity holds −lr · g here. That is another convention; here it is v ← momentum · v + g, and the "
             "parameter moves against it.": momentum * v - lr * g,
             "the gradient is subtracted from the velocity; here it is added, and the parameter moves against it.": (

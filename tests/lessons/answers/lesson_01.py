@@ -169,6 +169,53 @@ def sums_up(grad, y):
     return np.sum(grad * (1 - y**2))
 
 
+def of_whole_numbers(x):
+    result = np.zeros_like(x, dtype=int)
+    result[...] = np.tanh(x)
+    return result
+
+
+def in_a_tuple(x):
+    return (np.tanh(x),)
+
+
+def without_brackets(x):
+    e = np.exp(-2 * np.abs(x))
+    return np.sign(x) * 1 - e / 1 + e
+
+
+def without_exp(x):
+    z = -2 * np.abs(x)
+    return np.sign(x) * (1 - z) / (1 + z)
+
+
+def its_slope(x):
+    return 1 - np.tanh(x) ** 2
+
+
+def number_by_number(x):
+    return [math.tanh(value) for value in x]
+
+
+def by_a_mask(x):
+    e = np.exp(-2 * np.abs(x))
+    y = (1 - e) / (1 + e)
+    y[x < 0] *= -1
+    return y
+
+
+def caret(grad, y):
+    return grad * (1 - y ^ 2)
+
+
+def square_root(grad, y):
+    return grad * np.sqrt(1 - y**2)
+
+
+def without_grad(y):
+    return 1 - y**2
+
+
 CORRECT = {
     "tanh": [right_numpy, right_where, right_expm1],
     "tanh_backward": [right_product, right_numpy_backward],
@@ -191,6 +238,13 @@ WRONG = {
         (in_float32, "not to the last digits"),
         (in_place, "has changed its argument number 1"),
         (prints_it, "nothing came back"),
+        (of_whole_numbers, "the fractions are lost"),
+        (in_a_tuple, "Does the line end with a comma"),
+        (without_brackets, "brackets are missing"),
+        (without_exp, "np.exp is missing"),
+        (its_slope, "this is the slope of tanh"),
+        (number_by_number, "A single number came in here"),
+        (by_a_mask, "A single number came in here"),
     ],
     "tanh_backward": [
         (forgets_grad, "grad has no effect"),
@@ -209,5 +263,8 @@ WRONG = {
         (only_the_square, "only a part"),
         (changes_grad, "has changed its argument number 1"),
         (sums_up, "the shape is ()"),
+        (caret, "`**`"),
+        (square_root, "square root"),
+        (without_grad, "Leave the line `def …`"),
     ],
 }

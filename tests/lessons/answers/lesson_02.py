@@ -259,6 +259,42 @@ def counts_too_many(root, grad):
                     ready.append(parent)
 
 
+def counts_from_nothing(root, grad):
+    missing, found = {}, [root]
+    while found:
+        for parent in found.pop().parents:
+            missing[parent] += 1
+            found.append(parent)
+
+
+def passes_back_the_argument(root, grad):
+    for number in _in_order(root):
+        number.grad = 0
+    root.grad = grad
+    for number in _in_order(root):
+        if number.parents:
+            for parent, part in zip(number.parents, number.pass_back(grad), strict=True):
+                parent.grad = parent.grad + part
+
+
+def counts_arrows_of_each_visit(root, grad):
+    """A parent is put on the list each time it is met, so what lies behind it is counted again."""
+    missing, found = {}, [root]
+    while found:
+        for parent in found.pop().parents:
+            missing[parent] = missing.get(parent, 0) + 1
+            parent.grad = None
+            found.append(parent)
+    root.grad, ready = grad, [root]
+    while ready:
+        number = ready.pop()
+        for parent, part in zip(number.parents, number.pass_back(number.grad) if number.parents else (), strict=True):
+            parent.grad = part if parent.grad is None else parent.grad + part
+            missing[parent] -= 1
+            if missing[parent] == 0:
+                ready.append(parent)
+
+
 CORRECT = {"backward_pass": [right_depth_first, right_with_queues, right_kept_in_a_dictionary]}
 WRONG = {
     "backward_pass": [
@@ -277,5 +313,8 @@ WRONG = {
         (from_the_wrong_end, "before anything had arrived"),
         (counts_each_parent_once, "before all parts had arrived"),
         (counts_too_many, "has not passed it back"),
+        (counts_from_nothing, "KeyError: b."),
+        (passes_back_the_argument, "the argument `grad`"),
+        (counts_arrows_of_each_visit, "has an arrow been counted twice"),
     ],
 }

@@ -155,6 +155,31 @@ def changes_x(grad, x, w):
     return x, grad_w
 
 
+def axes_in_a_list(grad, shape):
+    return grad.sum(axis=list(range(grad.ndim - len(shape))))
+
+
+def axis_by_axis_from_the_front(grad, shape):
+    for axis in range(grad.ndim):
+        if grad.shape[axis] != shape[axis]:
+            grad = grad.sum(axis=axis, keepdims=True)
+    return grad
+
+
+def into_a_smaller_array(grad, shape):
+    result = np.zeros(shape)
+    result += grad
+    return result
+
+
+def w_before_grad(grad, x, w):
+    return w @ grad, x.T @ grad
+
+
+def other_arguments(x, w, grad):
+    return grad @ w.T, x.T @ grad
+
+
 CORRECT = {
     "unbroadcast": [right_one_axis_at_a_time, right_all_at_once, right_by_loops],
     "matmul_backward": [right_einsum, right_transposed],
@@ -174,6 +199,9 @@ WRONG = {
         (long_axes_first, "before the leading axes are gone"),
         (only_axis_zero, "(2, 1) is expected"),
         (changes_grad, "has changed its argument number 1"),
+        (axes_in_a_list, "given as a tuple"),
+        (axis_by_axis_from_the_front, "Which axes are to be summed over"),
+        (into_a_smaller_array, "Which axes are to be summed over"),
     ],
     "matmul_backward": [
         (exchanges, "the two gradients are exchanged"),
@@ -189,5 +217,7 @@ WRONG = {
         (mean_over_rows, "this is the mean over the rows"),
         (only_for_w, "2 things are expected"),
         (changes_x, "has changed its argument number 2"),
+        (w_before_grad, "w is not transposed, and the factors are in the wrong order"),
+        (other_arguments, "another order than (grad, x, w)"),
     ],
 }

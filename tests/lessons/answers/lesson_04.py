@@ -381,6 +381,17 @@ def answers_with_a_number(function, backward, inputs, generator):
     return abs(_measured(function, v, inputs, 0, u) - (u * gradients[0]).sum())
 
 
+def no_sum_on_either_side(function, backward, inputs, generator):
+    v = generator.normal(size=function(*inputs).shape)
+    for position, gradient in enumerate(backward(v, *inputs)):
+        u = generator.normal(size=inputs[position].shape)
+        ahead, behind = list(inputs), list(inputs)
+        ahead[position], behind[position] = inputs[position] + 1e-6 * u, inputs[position] - 1e-6 * u
+        if not np.isclose(v * (function(*ahead) - function(*behind)) / 2e-6, u * gradient, rtol=1e-5, atol=1e-7):
+            return False
+    return True
+
+
 CORRECT = {"gradcheck": [right_by_entries, right_all_at_once, right_signs]}
 WRONG = {
     "gradcheck": [
@@ -418,5 +429,6 @@ WRONG = {
         (never_moves, "no slope is measured"),
         (forgets_the_grad, "backward is called as backward(grad, *inputs)"),
         (answers_with_a_number, "True or False is expected"),
+        (no_sum_on_either_side, "ask for one True or False"),
     ],
 }

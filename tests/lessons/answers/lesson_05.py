@@ -313,6 +313,66 @@ def velocity_points_downhill(parameters, gradients, velocities, lr, momentum):
         p += v
 
 
+def labelled_positions_by_a_mask(logits, labels, ignore_index=255):
+    counted = labels != ignore_index
+    z, y = logits[counted], labels[counted]
+    shifted = z - z.max(axis=1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    p = np.exp(log_p)
+    p[np.arange(len(y)), y] -= 1
+    grad = np.zeros_like(logits)
+    grad[counted] = p / max(len(y), 1)
+    return -log_p[np.arange(len(y)), y].sum() / max(len(y), 1), grad
+
+
+def one_hot_classes_last(logits, labels, ignore_index=255):
+    loss, _ = right_with_one_hot(logits, labels, ignore_index)
+    counted = labels != ignore_index
+    one_hot = np.eye(logits.shape[1])[np.where(counted, labels, 0)]
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p = p / p.sum(axis=1, keepdims=True)
+    return loss, (p - one_hot) * counted[:, None] / max(counted.sum(), 1)
+
+
+def log_p_for_p(logits, labels, ignore_index=255):
+    loss, grad = right_with_one_hot(logits, labels, ignore_index)
+    weight = (labels != ignore_index)[:, None] / max(np.sum(labels != ignore_index), 1)
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p = p / p.sum(axis=1, keepdims=True)
+    return loss, grad + (np.log(p) - p) * weight
+
+
+def lists_as_a_whole(parameters, gradients, velocities, lr, momentum):
+    parameters -= lr * gradients
+
+
+def momentum_twice(parameters, gradients, velocities, lr, momentum):
+    for p, g, v in zip(parameters, gradients, velocities, strict=True):
+        v *= momentum
+        v *= momentum
+        v += g
+        p -= lr * v
+
+
+def lr_and_momentum_exchanged(parameters, gradients, velocities, momentum, lr):
+    for p, g, v in zip(parameters, gradients, velocities, strict=True):
+        v *= momentum
+        v += g
+        p -= lr * v
+
+
+def clears_the_velocity(parameters, gradients, velocities, lr, momentum):
+    for p, g, v in zip(parameters, gradients, velocities, strict=True):
+        p -= lr * (momentum * v + g)
+        v *= 0
+
+
+def first_row_only(parameters, gradients, velocities, lr, momentum):
+    for p, g, v in zip(parameters, gradients, velocities, strict=True):
+        v[0] = momentum * v[0] + g[0]
+        p[0] -= lr * v[0]
+
+
 CORRECT = {
     "softmax_cross_entropy": [right_with_one_hot, right_position_by_position],
     "sgd_step": [right_by_index, right_copyto],
@@ -343,6 +403,9 @@ WRONG = {
         (changes_the_labels, "has changed its argument number 2"),
         (changes_the_logits, "has changed its argument number 1"),
         (indexes_with_255, "out of bounds"),
+        (labelled_positions_by_a_mask, "A mask picks from the first axes"),
+        (one_hot_classes_last, "Is an axis of length 1 missing"),
+        (log_p_for_p, "this is ln p in the place of p"),
     ],
     "sgd_step": [
         (new_names, "`p -= lr * v` changes the array"),
@@ -362,5 +425,10 @@ WRONG = {
         (scales_the_gradient, "a gradient has changed"),
         (first_only, "does the loop reach all parameters"),
         (without_lr, "lr is missing"),
+        (lists_as_a_whole, "A list or a tuple is no array"),
+        (momentum_twice, "by the momentum twice"),
+        (lr_and_momentum_exchanged, "lr and momentum are exchanged"),
+        (clears_the_velocity, "the velocity is 0 after the step"),
+        (first_row_only, "only the first entry, or row"),
     ],
 }

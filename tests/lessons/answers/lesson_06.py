@@ -114,6 +114,119 @@ def width_before_height(x, weight, bias, *, stride=1, padding=0):
     return (weight.reshape(out, -1) @ columns + bias[:, None]).reshape(len(x), out, wo, ho)
 
 
+def _slice_by_slice(x, kernel_size, sizes, stride, padding):
+    """The plan of the exercise, for any Ho and Wo."""
+    kh, kw = kernel_size
+    x = np.pad(x, [(0, 0), (0, 0), (padding, padding), (padding, padding)])
+    patches = np.zeros((*x.shape[:2], kh, kw, *sizes))
+    for i in range(kh):
+        for j in range(kw):
+            patches[:, :, i, j] = x[:, :, i : i + sizes[0] * stride : stride, j : j + sizes[1] * stride : stride]
+    return patches.reshape(len(x), -1, sizes[0] * sizes[1])
+
+
+def sizes_before_padding(x, kernel_size, *, stride=1, padding=0):
+    sizes = [(n - kernel) // stride + 1 for n, kernel in zip(x.shape[2:], kernel_size, strict=True)]
+    return _slice_by_slice(x, kernel_size, sizes, stride, padding)
+
+
+def one_place_too_few(x, kernel_size, *, stride=1, padding=0):
+    sizes = [(n + 2 * padding - kernel) // stride for n, kernel in zip(x.shape[2:], kernel_size, strict=True)]
+    return _slice_by_slice(x, kernel_size, sizes, stride, padding)
+
+
+def sizes_as_floats(x, kernel_size, *, stride=1, padding=0):
+    sizes = [(n + 2 * padding - kernel) / stride + 1 for n, kernel in zip(x.shape[2:], kernel_size, strict=True)]
+    return np.empty((*x.shape[:2], *kernel_size, *sizes))
+
+
+def height_for_width(x, kernel_size, *, stride=1, padding=0):
+    sizes = [(n + 2 * padding - kernel) // stride + 1 for n, kernel in zip(x.shape[2:], kernel_size, strict=True)]
+    return _slice_by_slice(x, kernel_size, sizes[::-1], stride, padding)
+
+
+def height_of_the_kernel_only(x, kernel_size, *, stride=1, padding=0):
+    return right_windows(x, (kernel_size[0], kernel_size[0]), stride=stride, padding=padding)
+
+
+def width_of_the_kernel_only(x, kernel_size, *, stride=1, padding=0):
+    return right_windows(x, (kernel_size[1], kernel_size[1]), stride=stride, padding=padding)
+
+
+def slice_without_end(x, kernel_size, *, stride=1, padding=0):
+    kh, kw = kernel_size
+    x = np.pad(x, [(0, 0), (0, 0), (padding, padding), (padding, padding)])
+    patches = np.zeros((*x.shape[:2], kh, kw, (x.shape[2] - kh) // stride + 1, (x.shape[3] - kw) // stride + 1))
+    for i in range(kh):
+        for j in range(kw):
+            patches[:, :, i, j] = x[:, :, i::stride, j::stride]
+    return patches.reshape(len(x), patches[0, :, :, :, 0, 0].size, -1)
+
+
+def pads_every_axis(x, kernel_size, *, stride=1, padding=0):
+    return right_windows(np.pad(x, padding), kernel_size, stride=stride)
+
+
+def pads_two_axes_by_name(x, kernel_size, *, stride=1, padding=0):
+    return right_windows(np.pad(x, [(padding, padding), (padding, padding)]), kernel_size, stride=stride)
+
+
+def pads_with_the_edge(x, kernel_size, *, stride=1, padding=0):
+    x = np.pad(x, [(0, 0), (0, 0), (padding, padding), (padding, padding)], mode="edge")
+    return right_windows(x, kernel_size, stride=stride)
+
+
+def into_whole_numbers(x, kernel_size, *, stride=1, padding=0):
+    return right_windows(x, kernel_size, stride=stride, padding=padding).astype(int)
+
+
+def without_defaults(x, kernel_size, stride, padding):
+    return right_windows(x, kernel_size, stride=stride, padding=padding)
+
+
+def _finish(y, x, weight, stride, padding):
+    ho = (x.shape[2] + 2 * padding - weight.shape[2]) // stride + 1
+    return y.reshape(len(x), len(weight), ho, -1)
+
+
+def columns_first(x, weight, bias, *, stride=1, padding=0):
+    return im2col(x, weight.shape[2:], stride=stride, padding=padding) @ weight.reshape(len(weight), -1)
+
+
+def square_result(x, weight, bias, *, stride=1, padding=0):
+    y = weight.reshape(len(weight), -1) @ im2col(x, weight.shape[2:], stride=stride, padding=padding) + bias[:, None]
+    side = int(np.sqrt(y.shape[-1]))
+    return y.reshape(len(x), len(weight), side, side)
+
+
+def size_without_padding(x, weight, bias, *, stride=1, padding=0):
+    y = weight.reshape(len(weight), -1) @ im2col(x, weight.shape[2:], stride=stride, padding=padding) + bias[:, None]
+    sizes = [(n - kernel) // stride + 1 for n, kernel in zip(x.shape[2:], weight.shape[2:], strict=True)]
+    return y.reshape(len(x), len(weight), *sizes)
+
+
+def kernels_mixed_up(x, weight, bias, *, stride=1, padding=0):
+    columns = im2col(x, weight.shape[2:], stride=stride, padding=padding)
+    return _finish(weight.reshape(-1, len(weight)).T @ columns + bias[:, None], x, weight, stride, padding)
+
+
+def first_bias_for_all(x, weight, bias, *, stride=1, padding=0):
+    return right_einsum(x, weight, np.full_like(bias, bias[0]), stride=stride, padding=padding)
+
+
+def first_channel_only(x, weight, bias, *, stride=1, padding=0):
+    return right_einsum(x[:, :1], weight[:, :1], bias, stride=stride, padding=padding)
+
+
+def channels_before_pictures(x, weight, bias, *, stride=1, padding=0):
+    y = right_einsum(x, weight, bias, stride=stride, padding=padding)
+    return y.reshape(y.shape[1], y.shape[0], *y.shape[2:])
+
+
+def options_by_place(x, weight, bias, *, stride=1, padding=0):
+    return im2col(x, weight.shape[2:], stride, padding)
+
+
 CORRECT = {
     "im2col": [right_windows, right_patch_by_patch],
     "conv2d": [right_einsum, right_picture_by_picture],
@@ -129,6 +242,18 @@ WRONG = {
         (reshapes_without_transposing, "transpose before the reshape"),
         (pads_in_place, "has changed its argument number 1"),
         (returns_nothing, "nothing came back"),
+        (sizes_before_padding, "the picture before padding"),
+        (one_place_too_few, "the + 1 is missing"),
+        (sizes_as_floats, "divide with `//`"),
+        (height_for_width, "is a height nowhere taken for a width"),
+        (height_of_the_kernel_only, "only kernel_size[0] is used"),
+        (width_of_the_kernel_only, "only kernel_size[1] is used"),
+        (slice_without_end, "begin and end where it should"),
+        (pads_every_axis, "all four axes are padded"),
+        (pads_two_axes_by_name, "np.pad wants a pair"),
+        (pads_with_the_edge, "it is of zeros"),
+        (into_whole_numbers, "the fractions are lost"),
+        (without_defaults, "Leave the line `def …`"),
     ],
     "conv2d": [
         (without_bias, "the bias is not added"),
@@ -137,5 +262,13 @@ WRONG = {
         (padding_not_passed_on, "the padding has no effect"),
         (stays_a_matrix, "the last step is a reshape"),
         (width_before_height, "(…, Ho, Wo)"),
+        (columns_first, "Are the factors in the right order"),
+        (square_result, "A reshape keeps the number of entries"),
+        (size_without_padding, "A reshape keeps the number of entries"),
+        (kernels_mixed_up, "reshape(-1, out).T"),
+        (first_bias_for_all, "each output channel has its own"),
+        (first_channel_only, "only the first channel"),
+        (channels_before_pictures, "pictures and output channels are exchanged"),
+        (options_by_place, "are given by name"),
     ],
 }
