@@ -287,12 +287,16 @@ print(f"their columns: {pixels * channels * patch_size * 4 / 1e6:.0f} MB")
 #
 # ## The same in the library
 #
-# Open the library's two files for what you have just built. In the first you will find your im2col and what belongs to
-# it, in the second the convolution in blocks, with two arguments more: dilation, which leaves gaps between the kernel's
-# pixels, and groups, which let a kernel see only some of the channels.
+# Open the library's files for what you have just built. The first has your im2col and what belongs to it, the second
+# the convolution in blocks, the third what you call, with two arguments more: dilation, which leaves gaps between the
+# kernel's pixels, and groups, which let a kernel see only some of the channels. For kernels of 3×3 the library also
+# knows a way with fewer multiplications; `docs/convolution.md` tells it, for later.
 
 # %%
+from minifcn.ops import im2col_route
+
 open_library(ops.im2col)
+open_library(im2col_route.convolve)
 open_library(ops.conv2d)
 
 # %%

@@ -524,14 +524,16 @@ visualize.feature_maps(
 #
 # ## The same in the library
 #
-# Open the library's pooling. It goes over the places of a window, as your im2col does, and remembers the winners of the
-# forward pass, so that the way back need not look for them again.
+# Open the library's pooling. It takes the largest number down the rows of a window, then across its columns, which is
+# the largest of all. It does not remember the winners, which would take memory, but looks for them on the way back: the
+# first place of a window whose number equals the largest.
 
 # %%
-from minifcn.ops.pool import MaxPool2d
+from minifcn.ops import pool
 
 open_library(ops.max_pool2d)
-open_library(MaxPool2d)
+open_library(pool.MaxPool2d)
+open_library(pool._wins)
 
 # %%
 x = Tensor(generator.normal(size=(2, 3, 7, 9)), requires_grad=True)
