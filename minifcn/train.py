@@ -258,8 +258,13 @@ def _changed(saved: Config, arguments: argparse.Namespace) -> Config:
             f"value. To train on, start a run with --weights {arguments.out / 'model.safetensors'} and another --out."
         )
     for key, (was, now) in saved.differences(config).items():
-        print(f"--set: {key} was {was}, is now {now}", file=sys.stderr)
+        print(f"--set: {key} was {_in_words(was)}, is now {_in_words(now)}", file=sys.stderr)
     return config
+
+
+def _in_words(value: Any) -> str:
+    """As the command line has it: numbers for the stages with commas."""
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _written(arguments: argparse.Namespace) -> dict[str, Any]:

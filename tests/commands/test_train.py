@@ -381,9 +381,9 @@ def test_set_changes_what_follows_and_says_what(tmp_path, monkeypatch, capsys):
     out, arguments = tmp_path / "run", [*TINY, "--model", "fcn8s", "--lr", "1e-3", "--steps", "4"]
     stopped(monkeypatch, arguments, out)
     capsys.readouterr()
-    assert call(train, "--resume", "--set", "lr=0", "--set", "flip=false", "--quiet", "--out", out) == 0
+    assert call(train, "--resume", "--set", "lr=0.0", "--set", "flip=false", "--quiet", "--out", out) == 0
     errors = capsys.readouterr().err
-    assert "--set: lr was (0.001,), is now (0.0,)\n--set: flip was True, is now False\n" in errors
+    assert "--set: lr was 0.001, is now 0.0\n--set: flip was True, is now False\n" in errors
     assert "config.toml was changed since the checkpoint was saved (now lr = [0.0]; flip = false)" in errors
     config = Config.from_toml(out / "config.toml")
     assert (config.lr, config.flip) == ((0.0,), False)
@@ -391,7 +391,9 @@ def test_set_changes_what_follows_and_says_what(tmp_path, monkeypatch, capsys):
     whole = tmp_path / "whole"
     stopped(monkeypatch, arguments, whole)
     for name, array in load_file(whole / "checkpoint.safetensors").items():
-        if name.startswith("model."):
+        if (
+            name.startswith("model.") and "running_" not in name
+        ):  # means and variances follow the pictures, not the rate
             assert_array_equal(first[name.removeprefix("model.")], array)  # a rate of 0 has moved nothing since
 
 
