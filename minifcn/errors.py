@@ -5,6 +5,8 @@ tell a user's mistake (one line, no traceback) from a fault of the program; each
 exception that fits, so that code which knows nothing of minifcn can catch it.
 """
 
+from collections.abc import Sequence
+
 
 class MinifcnError(Exception):
     """Base of every error raised on purpose. `exit_code` is what a command ends with."""
@@ -52,3 +54,17 @@ class TrainingError(MinifcnError, RuntimeError):
 
 class BenchmarkError(MinifcnError, RuntimeError):
     """A library cannot be measured in a case: it has no such computation, or its results are not the same."""
+
+
+class OutOfMemoryError(MinifcnError, MemoryError):
+    """An operation needs more memory than there is.
+
+    inputs: id() of each of its input tensors, by which those who know the layers' names find the layer.
+    """
+
+    def __init__(self, operation: str, shapes: Sequence[tuple[int, ...] | None], inputs: Sequence[int], error: object):
+        sizes = " and ".join(str(tuple(shape)) for shape in shapes if shape is not None)
+        reason = str(error).rstrip(".") or "no more is known"
+        self.what = f"{operation} of {sizes} needs more memory than there is ({reason})"
+        self.inputs = tuple(inputs)
+        super().__init__(f"{self.what}. Take smaller pictures, fewer at a time, or a narrower network.")

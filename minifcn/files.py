@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A file to write into, under a temporary name beside `path`; at the end, once the disk has it, it is renamed.
 
-    Whatever happens on the way, what stands at `path` is the old file or the new one, whole.
+    Whatever happens on the way, what stands at `path` is the old file or the new one, whole. Killed in between, the
+    process leaves the temporary file; see remove_leftovers.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
@@ -30,12 +32,39 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except OSError as error:
         if error.filename is None or error.filename == str(temporary):  # say what was to be written
             error.filename, error.filename2 = str(path), None
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the disk take note of the new name, too; else a power cut may bring the old file back."""
+    if os.name != "posix":  # other systems open no folders
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+_LEFTOVER = re.compile(r"\..+\.\d+-\d+\.tmp")
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether this is a temporary file of atomic_file's."""
+    return _LEFTOVER.fullmatch(path.name) is not None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed. Only where no other process is writing."""
+    for path in folder.iterdir():
+        if is_leftover(path):
+            path.unlink(missing_ok=True)
 
 
 def to_json(value: Any) -> str:

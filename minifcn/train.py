@@ -6,26 +6,29 @@ Without arguments: the four stages of the paper in miniature, on pictures drawn 
 import argparse
 import sys
 import textwrap
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from minifcn import data, models, weights
 from minifcn.commands import ACCEPTED_DATA, Parser, parse_size, run_command
-from minifcn.errors import UsageError, WeightsError
+from minifcn.errors import DataError, UsageError, WeightsError
 from minifcn.metrics import figures_table, summary_table
 from minifcn.models.fcn import GEOMETRIES, LEARNED_UPSAMPLING, SKIPS
 from minifcn.training import RECIPES, Config, Run, resolve
+from minifcn.training.checkpoint import read_progress
 from minifcn.training.config import (
     BATCH_NORM,
     CLASS_WEIGHTS,
     CLASSIFIER,
     FCN_STAGES,
+    FREE,
     OPTIMIZERS,
     read_values,
 )
 from minifcn.training.cross_validation import CrossValidation, cross_validate
+from minifcn.training.folder import RunFolder
 from minifcn.training.losses import LOSSES, REDUCTIONS
 from minifcn.training.recipes import NEEDING_WEIGHTS, about_recipe
 from minifcn.training.schedule import SCHEDULES
@@ -42,6 +45,8 @@ EPILOG = """examples:
       repeat a run, with one change
   python -m minifcn.train --out runs/mine --resume
       go on where that run was stopped
+  python -m minifcn.train --out runs/mine --resume --set lr=1e-4
+      the same, at another learning rate from there on
 
 What an option says wins over the file of --config, that over the recipe, that over the defaults above. The recipes:
 RECIPES
@@ -150,10 +155,18 @@ def _add_pictures(parser: Parser) -> None:
 def _add_run(parser: Parser) -> None:
     add = parser.add_argument_group("run").add_argument
     add("--out", type=Path, metavar="DIR", help="folder of the run (default: the first free runs/NAME-N)")
-    add("--resume", action="store_true", help="go on from the checkpoint in --out; options may be left out")
+    group = parser.add_argument_group("a run that is there already")
+    choice = group.add_mutually_exclusive_group()
+    resume = "go on from the checkpoint in --out, or start if there is none; options may be left out"
+    choice.add_argument("--resume", action="store_true", help=resume)
+    choice.add_argument("--overwrite", action="store_true", help="remove the run in --out, and start anew")
+    changes = "with --resume: go on with another value, such as lr=1e-4 (lr=1e-3,1e-4 for the stages); may be repeated"
+    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes", help=changes)
     validate = "measure on the val split every STEPS; 0 for only at the end of each stage (default: 0)"
     add("--validate-every", type=int, metavar="STEPS", help=validate)
     add("--checkpoint-every", type=int, metavar="STEPS", help="save what --resume needs every STEPS (default: 100)")
+    skip = "leave out pictures that cannot be read, and count them (default: end at the first)"
+    add("--skip-bad", action="store_true", help=skip)
     add("--quiet", action="store_true", help="no progress, only warnings and the result")
 
 
@@ -175,17 +188,24 @@ def main(arguments: argparse.Namespace) -> int:
     options: dict[str, Any] = {
         "pretrained": pretrained,
         "resume": arguments.resume,
+        "overwrite": arguments.overwrite,
+        "skip_bad": arguments.skip_bad,
         "device": arguments.device,
         "say": (lambda line: None) if arguments.quiet else lambda line: print(line, flush=True),
         "bar": sys.stderr.isatty() and not arguments.quiet,
     }
+    again = f"python -m minifcn.train --resume --out {out}"
     try:
         if config.folds and not config.fold:
             return _report_folds(cross_validate(config, out, **options), out)
         run = Run(config, out, **options)
         results = run.run()
     except KeyboardInterrupt:
-        print(f"\nstopped; go on with: python -m minifcn.train --resume --out {out}", file=sys.stderr)
+        print(f"\nstopped; go on with: {again}", file=sys.stderr)
+        raise
+    except (OSError, DataError):
+        if (out / "checkpoint.safetensors").exists():
+            print(f"The last checkpoint is kept; once this is mended, go on with: {again}", file=sys.stderr)
         raise
     labelling = [result for result in results if "mean_iu" in result]
     shown = [{**result, "intervals": {"mean_iu": result["intervals"]["mean_iu"]}} for result in labelling]
@@ -211,11 +231,14 @@ def _configuration(given: dict[str, Any], arguments: argparse.Namespace) -> tupl
     out = arguments.out
     if arguments.resume and out is None:
         raise UsageError("--resume: say which run to go on with, by --out DIR.")
+    if arguments.changes and not arguments.resume:
+        raise UsageError(f"--set {arguments.changes[0]}: is for --resume; a new run takes it as an option of its own.")
     if arguments.resume and (out / "config.toml").exists():
         saved = Config.from_toml(out / "config.toml")
         _check_same(saved, given, arguments)
-        return saved, out, None
-    if arguments.resume and out.exists() and any(out.iterdir()):
+        same = replace(saved, **{key: given[key] for key in FREE if key in given})
+        return _changed(same, arguments), out, None
+    if arguments.resume and not RunFolder(out).is_empty():
         raise UsageError(f"--resume: {out} holds no run (no config.toml); leave out --resume, and name another --out.")
     path = given.get("weights", _written(arguments).get("weights"))
     pretrained = weights.load(path) if path else None
@@ -224,6 +247,25 @@ def _configuration(given: dict[str, Any], arguments: argparse.Namespace) -> tupl
     architecture = pretrained.architecture if pretrained else None
     config = resolve(given, architecture, recipe=arguments.recipe, file=arguments.config)
     return config, out or _free_folder(config), pretrained
+
+
+def _changed(saved: Config, arguments: argparse.Namespace) -> Config:
+    """The configuration of a run that is resumed, with the changes of --set, which are said."""
+    config = saved.changed(arguments.changes)
+    checkpoint = RunFolder(arguments.out).checkpoint
+    if arguments.changes and checkpoint.exists() and read_progress(checkpoint).stage >= len(saved.stages):
+        raise UsageError(
+            f"--set {arguments.changes[0]}: the run in {arguments.out} is finished, and nothing would follow the new "
+            f"value. To train on, start a run with --weights {arguments.out / 'model.safetensors'} and another --out."
+        )
+    for key, (was, now) in saved.differences(config).items():
+        print(f"--set: {key} was {_in_words(was)}, is now {_in_words(now)}", file=sys.stderr)
+    return config
+
+
+def _in_words(value: Any) -> str:
+    """As the command line has it: numbers for the stages with commas."""
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _written(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -240,11 +282,12 @@ def _check_same(saved: Config, given: dict[str, Any], arguments: argparse.Namesp
         except WeightsError:  # it is gone; so nobody knows any more what the recipe meant for it
             recipe = None
     wanted = resolve(given, architecture, recipe=recipe, file=arguments.config, saved=saved)
-    differing = [f"{key} is {mine}, not {other}" for key, (mine, other) in saved.differences(wanted).items()]
+    differences = {key: both for key, both in saved.differences(wanted).items() if key not in FREE}
+    differing = [f"{key} is {mine}, not {other}" for key, (mine, other) in differences.items()]
     if differing:
         raise UsageError(
             f"--resume: the run in {arguments.out} has another configuration ({'; '.join(differing)}). Leave these "
-            "options out to go on with it, or start another run in another --out."
+            "options out to go on with it, or start another run in another --out. (--set lr=1e-4 changes what can be.)"
         )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from minifcn.autograd.tensor import FLOAT_DTYPES, Node, Tensor, is_recording
 from minifcn.backend import Array, Backend
-from minifcn.errors import DeviceError, DtypeError
+from minifcn.errors import DeviceError, DtypeError, OutOfMemoryError
 
 
 class Context:
@@ -61,13 +61,17 @@ class Function:
 
         Inputs that are not Tensors (arrays, numbers) become constants like the first Tensor: its device, and its
         dtype if they are Python numbers. Raises DtypeError for anything but float32 or float64, or a mix of them;
-        DeviceError for a mix of devices.
+        DeviceError for a mix of devices; OutOfMemoryError.
         """
         tensors = _as_tensors(cls.__name__, inputs)
         backend = next(tensor.backend for tensor in tensors if tensor is not None)
         needs = tuple(tensor is not None and tensor.requires_grad and is_recording() for tensor in tensors)
         ctx = Context(backend, needs)
-        result = cls.forward(ctx, *(None if tensor is None else tensor.data for tensor in tensors), **constants)
+        try:
+            result = cls.forward(ctx, *(None if tensor is None else tensor.data for tensor in tensors), **constants)
+        except MemoryError as error:
+            shapes = [None if tensor is None else tensor.shape for tensor in tensors]
+            raise OutOfMemoryError(cls.__name__, shapes, [id(tensor) for tensor in tensors], error) from error
         output, *extras = result if isinstance(result, tuple) else (result,)
         node = Node(cls, ctx, tensors) if any(needs) else None
         tensor = Tensor._made_by(node, ctx.output_backend.asarray(output), ctx.output_backend)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minifcn.backend import Array, Backend, get_backend
-from minifcn.errors import DeviceError, DtypeError, GraphError, ShapeError
+from minifcn.errors import DeviceError, DtypeError, GraphError, OutOfMemoryError, ShapeError
 
 FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -276,7 +276,11 @@ class Node:
 
     def input_grads(self, grad: Array) -> Iterator[tuple[Node | Tensor, Array]]:
         """Each parent that wants a gradient, with that gradient in the shape of the input."""
-        grads = self.function.backward(self.context, grad)
+        try:
+            grads = self.function.backward(self.context, grad)
+        except MemoryError as error:
+            inputs = [id(parent) for parent in self.parents]
+            raise OutOfMemoryError(f"{self.name}, backward,", self.input_shapes, inputs, error) from error
         grads = grads if isinstance(grads, tuple) else (grads,)
         if len(grads) != len(self.parents):
             raise GraphError(f"{self.name}.backward gave {len(grads)} gradients for {len(self.parents)} inputs.")

@@ -101,22 +101,23 @@ def open_for(
     foreground: int | None = None,
     seed: int = 0,
     without: str | None = None,
+    problems: list[str] | None = None,
 ) -> Dataset:
     """The data set that the commands mean, each kind with those of their options that concern it.
 
     size: of drawn pictures (others are scaled by the loader). foreground: of a folder. seed: of drawn pictures, and of
     the split of a folder without train and val. without: the split on which a network is validated, whose images are
-    left out of this one if lists say what is in the two. Raises UsageError for a foreground where masks cannot need
-    one.
+    left out of this one if lists say what is in the two. problems: see open_dataset. Raises UsageError for a foreground
+    where masks cannot need one.
     """
     kind, _ = _parse(spec)
     if kind == "folder":
-        return open_dataset(spec, split, foreground=foreground, seed=seed)
+        return open_dataset(spec, split, foreground=foreground, seed=seed, problems=problems)
     if foreground is not None:
         raise UsageError(f"--foreground {foreground}: is for the masks of a folder, not for {spec}.")
     if kind == "shapes":
         return open_dataset(spec, split, size=size, seed=seed)
-    return open_dataset(spec, split, without=without)
+    return open_dataset(spec, split, without=without, problems=problems)
 
 
 def open_fold(

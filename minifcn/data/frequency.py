@@ -41,12 +41,14 @@ def count_pixels(
     size: int | tuple[int, int] | None = None,
     most: int | None = None,
     progress: Callable[[Any], Any] = iter,
+    skip: Callable[[str], None] | None = None,
 ) -> PixelCounts:
     """Count the labels of a data set, reading each sample once.
 
     size: (height, width) to scale samples to first, as in training, where thin things lose pixels.
     most: read no more samples than this, spread evenly over the data set, and always the same ones; by default all.
-    progress: wraps the iterator (tqdm). Raises DataError, naming the sample, for a label that is no class.
+    progress: wraps the iterator (tqdm). skip: told of samples that cannot be read, which are left out; by default the
+    first one's error is raised. Raises DataError, naming the sample, for a label that is no class.
     """
     if most is not None and most < 1:
         raise UsageError(f"count_pixels: most is {most}; at least 1 sample is needed.")
@@ -54,7 +56,13 @@ def count_pixels(
     pixels = np.zeros(len(dataset.classes), np.int64)
     around = np.zeros_like(pixels)
     for number in progress(range(read)):
-        sample = dataset[number * len(dataset) // read]
+        try:
+            sample = dataset[number * len(dataset) // read]
+        except DataError as error:
+            if skip is None:
+                raise
+            skip(str(error))
+            continue
         labels = (sample if size is None else resize(sample, size)).labels
         check_labels(Path(sample.name), labels, len(pixels))
         here = np.bincount(labels[labels != VOID], minlength=len(pixels))

@@ -4,17 +4,23 @@ What a batch holds depends on (seed, epoch, position) and on nothing else: not o
 was read before. So a run is resumed in mid-epoch by `epoch(e, start=k)`, and there is no state to save.
 """
 
+from __future__ import annotations
+
 import os
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import NamedTuple
+from contextlib import closing
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from minifcn.data.sample import Dataset, Sample
 from minifcn.data.transforms import Normalise, collate, resize
-from minifcn.errors import UsageError
+from minifcn.errors import DataError, MinifcnError, UsageError
 from minifcn.threads import can_start_threads
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 # Kinds of random streams. NumPy treats a seed of [1, 2] like one of [1, 2, 0], so every seed here has four numbers.
 _ORDER, _AUGMENT = 0, 1
@@ -32,6 +38,13 @@ class Batch(NamedTuple):
     sizes: list[tuple[int, int]]
 
 
+class _Prepared(NamedTuple):
+    """A batch, None if no sample of it can be read, and what is wrong with those that were skipped."""
+
+    batch: Batch | None
+    skipped: list[str]
+
+
 class Loader:
     """Loader(dataset, batch_size, normalise=…).epoch(0) yields the batches of epoch 0.
 
@@ -41,6 +54,10 @@ class Loader:
     drop_last: leave out a last batch that is not full.
     prefetch: how many batches are prepared ahead, by at most as many threads; 0 prepares each when it is asked for,
       as does a Python that cannot start threads.
+
+    skip: what to call with the message about a sample that cannot be read (a DataError), in the place of its batch, and
+      to go on without it. Where the order is random, the next readable sample of the epoch takes its place; otherwise
+      the batch is shorter. Without `skip` the error is raised.
 
     An exception in a thread reaches the consumer in the place of its batch, with a note that says which sample it was.
     Closing the iterator, or leaving the loop over it, stops the threads.
@@ -58,6 +75,7 @@ class Loader:
         seed: int = 0,
         drop_last: bool = False,
         prefetch: int = 2,
+        skip: Callable[[str], None] | None = None,
     ) -> None:
         if batch_size < 1 or prefetch < 0 or seed < 0:
             raise UsageError(
@@ -71,7 +89,7 @@ class Loader:
             )
         self.dataset, self.batch_size, self.normalise = dataset, batch_size, normalise
         self.augment, self.size, self.shuffle, self.seed = augment, size, shuffle, seed
-        self.drop_last, self.prefetch = drop_last, prefetch
+        self.drop_last, self.prefetch, self.skip = drop_last, prefetch, skip
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -84,8 +102,18 @@ class Loader:
             raise UsageError(f"Loader: epoch {epoch} from batch {start}; there are {len(self)} batches an epoch.")
         order = self._order(epoch)
         if self.prefetch == 0 or not can_start_threads():
-            return (self._batch(order, epoch, number) for number in range(start, len(self)))
-        return self._prefetched(order, epoch, start)
+            return self._delivered(self._batch(order, epoch, number) for number in range(start, len(self)))
+        return self._delivered(self._prefetched(order, epoch, start))
+
+    def _delivered(self, prepared: Generator[_Prepared, None, None]) -> Generator[Batch, None, None]:
+        """The batches that are not empty, after a word about what is missing from them."""
+        with closing(prepared):
+            for batch, skipped in prepared:
+                if self.skip is not None:
+                    for what in skipped:
+                        self.skip(what)
+                if batch is not None:
+                    yield batch
 
     def _order(self, epoch: int) -> np.ndarray:
         """Which sample stands at each position of the epoch."""
@@ -96,12 +124,32 @@ class Loader:
             else np.arange(count)
         )
 
-    def _batch(self, order: np.ndarray, epoch: int, number: int) -> Batch:
+    def _batch(self, order: np.ndarray, epoch: int, number: int) -> _Prepared:
         first = number * self.batch_size
-        positions = range(first, min(first + self.batch_size, len(order)))
-        samples = [self._sample(int(order[position]), epoch, position) for position in positions]
+        samples: list[Sample] = []
+        skipped: list[str] = []
+        for position in range(first, min(first + self.batch_size, len(order))):
+            if self.skip is None:
+                samples.append(self._sample(int(order[position]), epoch, position))
+            else:
+                samples += self._readable(order, epoch, position, skipped)
+        if not samples:
+            return _Prepared(None, skipped)
         images, labels, sizes = collate(samples, self.normalise)
-        return Batch(images, labels, [sample.name for sample in samples], sizes)
+        return _Prepared(Batch(images, labels, [sample.name for sample in samples], sizes), skipped)
+
+    def _readable(self, order: np.ndarray, epoch: int, position: int, skipped: list[str]) -> list[Sample]:
+        """The sample of a position in a list, or the one that takes its place, or none."""
+        error: DataError | None = None
+        for distance in range(len(order) if self.shuffle else 1):
+            try:
+                return [self._sample(int(order[(position + distance) % len(order)]), epoch, position)]
+            except DataError as found:
+                skipped.append(str(found))
+                error = found
+        if self.shuffle:
+            raise DataError(f"{self.dataset.name}: not one of its {len(order)} samples can be read.") from error
+        return []
 
     def _sample(self, index: int, epoch: int, position: int) -> Sample:
         try:
@@ -111,22 +159,34 @@ class Loader:
             if self.augment is not None:
                 sample = self.augment(sample, np.random.default_rng([self.seed, _AUGMENT, epoch, position]))
             return sample
-        except Exception as error:
+        except BaseException as error:
             error.add_note(f"This was sample {index} of {self.dataset.name}, at position {position} of epoch {epoch}.")
             raise
 
-    def _prefetched(self, order: np.ndarray, epoch: int, start: int) -> Generator[Batch, None, None]:
-        from concurrent.futures import Future, ThreadPoolExecutor  # here, for machines without threads
+    def _prefetched(self, order: np.ndarray, epoch: int, start: int) -> Generator[_Prepared, None, None]:
+        from concurrent.futures import ThreadPoolExecutor  # here, for machines without threads
 
         threads = min(self.prefetch, os.cpu_count() or 1)
         pool = ThreadPoolExecutor(threads, thread_name_prefix="minifcn-loader")
-        waiting: deque[Future[Batch]] = deque()
+        waiting: deque[Future[_Prepared]] = deque()
         try:
             for number in range(start, len(self)):
                 waiting.append(pool.submit(self._batch, order, epoch, number))
                 if len(waiting) > self.prefetch:
-                    yield waiting.popleft().result()
+                    yield _result(waiting.popleft())
             while waiting:
-                yield waiting.popleft().result()
+                yield _result(waiting.popleft())
         finally:  # also when the consumer stops early, or an exception passes
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _result(future: Future[_Prepared]) -> _Prepared:
+    """What a thread has prepared, or the error that ended it; if that is none of ours, with the word that it did."""
+    error = future.exception()
+    if error is None or isinstance(error, MinifcnError | MemoryError):
+        return future.result()
+    notes = " ".join(getattr(error, "__notes__", []))
+    raise DataError(
+        f"a thread that prepares batches has died ({type(error).__name__}: {error}). {notes} Look at this sample; "
+        "--debug shows where it happened."
+    ) from error

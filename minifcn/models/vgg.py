@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -57,8 +57,10 @@ class BaseNetwork(nn.Module):
 
     preprocessing: how pictures become inputs; that of the weights, once some are loaded (`surgery.load_pretrained`).
     architecture: what `models.build` takes to make the same network; stored in every weight file.
+    observe: if set, told of each activation by its layer's name, as it is computed.
     """
 
+    observe: Callable[[str, Tensor], None] | None = None
     preprocessing: Preprocessing = Preprocessing()
     architecture: dict[str, Any]
     batch_norm: bool
@@ -74,8 +76,12 @@ class BaseNetwork(nn.Module):
         """ReLU of the layer's output, normalised before if the network has batch normalisation."""
         layer = getattr(self, name)
         if self.batch_norm:
-            return getattr(self, f"{name}_bn")(layer(x), relu=True)
-        return layer(x, relu=True) if isinstance(layer, nn.Conv2d) else ops.relu(layer(x))
+            x = getattr(self, f"{name}_bn")(layer(x), relu=True)
+        else:
+            x = layer(x, relu=True) if isinstance(layer, nn.Conv2d) else ops.relu(layer(x))
+        if self.observe is not None:
+            self.observe(name, x)
+        return x
 
     def freeze_batch_norm(self) -> None:
         """Keep the running means and variances, scales and shifts as they are, whatever is trained."""

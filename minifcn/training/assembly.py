@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,13 @@ from minifcn.weights import Preprocessing
 PATCH_SIZE = 96  # pixels: what a classifier sees of pictures that are not drawn for it
 
 
-def open_split(config: Config, split: str) -> Dataset:
+def open_split(config: Config, split: str, problems: list[str] | None = None) -> Dataset:
     """A part of the configuration's data set: what it trains on (its `split`), or validates on (its `val_split`).
 
-    With folds, the two are joined and dealt out anew; see data/folds.py.
+    With folds, the two are joined and dealt out anew; see data/folds.py. problems: see data.open_dataset.
     """
     options: dict[str, Any] = {"size": config.size, "foreground": config.foreground, "seed": config.seed}
+    options["problems"] = problems
     if config.folds:
         part = "train" if split == config.split else "val"
         options |= {"number": config.fold, "count": config.folds, "group": config.group}
@@ -114,7 +116,9 @@ def clash(config: Config, stage: str, lr: float, picture_size: tuple[int, ...]) 
     )
 
 
-def segmentation_loader(config: Config, dataset: Dataset, preprocessing: Preprocessing) -> Loader:
+def segmentation_loader(
+    config: Config, dataset: Dataset, preprocessing: Preprocessing, skip: Callable[[str], None] | None = None
+) -> Loader:
     """Training batches. What was scaled at random is cut or padded back to the size that was asked for."""
     crop = config.crop or (config.size if config.scale else None)
     return Loader(
@@ -125,10 +129,17 @@ def segmentation_loader(config: Config, dataset: Dataset, preprocessing: Preproc
         size=scaled_size(config),
         seed=config.seed,
         drop_last=len(dataset) >= config.batch_size,
+        skip=skip,
     )
 
 
-def classifier_loader(config: Config, dataset: Dataset, preprocessing: Preprocessing, *, train: bool) -> Loader:
+def classifier_loader(
+    config: Config,
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    train: bool,
+    skip: Callable[[str], None] | None = None,
+) -> Loader:
     """Drawn pictures with one object in the middle, of the size at which the segmenter will see such objects; of
     other data, patches with the class of the pixel in the middle.
     """
@@ -145,4 +156,5 @@ def classifier_loader(config: Config, dataset: Dataset, preprocessing: Preproces
         shuffle=train,
         seed=config.seed,
         drop_last=train and len(dataset) >= config.batch_size,
+        skip=skip,
     )

@@ -16,17 +16,22 @@ from minifcn.training.optim import Optimizer
 from minifcn.weights.file import CHECKPOINT
 from minifcn.weights.formats import safetensors
 
-FORMAT = 1
+FORMAT = 2
+READ = (1, 2)  # 1 had neither metrics nor best
 
 
 @dataclass
 class Progress:
     """Where a run stands.
 
-    stage: by number; step: how many are done in it; seconds: spent on it so far; results: of the finished stages;
-    baselines: what predicting one class everywhere scores on the same pictures; preprocessing: how pictures become
-    inputs; source: the pretrained weights it started from; class_weights: each class's in the loss, [] for equal ones;
-    config: Config.to_toml() of the run so far, "" if that is not known.
+    stage: by number. step: how many are done in it. seconds: spent on it so far.
+    results: of the finished stages. baselines: what predicting one class everywhere scores on the same pictures.
+    preprocessing: how pictures become inputs. source: the pretrained weights it started from.
+    class_weights: each class's in the loss, [] for equal ones. config: Config.to_toml() of the run so far.
+    metrics: the text of metrics.csv so far. losses: of the steps since its last row.
+    best: stage, step and mean_iu of the best network on the val split, {} before the first validation.
+    skipped: how often each bad file was skipped, by what is wrong with it. pictures: in the training set.
+    Older checkpoints have neither config nor metrics (""), nor pictures (0).
     """
 
     stage: int = 0
@@ -38,6 +43,11 @@ class Progress:
     source: dict[str, Any] = field(default_factory=dict)
     class_weights: list[float] = field(default_factory=list)
     config: str = ""
+    metrics: str = ""
+    losses: list[float] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    pictures: int = 0
 
 
 def save_checkpoint(path: Path, model: Module, optimizer: Optimizer, progress: Progress) -> None:
@@ -90,8 +100,13 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         about = json.loads(metadata.get(CHECKPOINT, "{}"))
     except (ValueError, RecursionError):
         about = {}
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise WeightsError(f"{path}: is not a checkpoint of format {FORMAT}, the one that this version reads.")
+    if not isinstance(about, dict) or "format" not in about:
+        raise WeightsError(f"{path}: is not the checkpoint of a run; one that training has written is needed.")
+    if about["format"] not in READ:
+        raise WeightsError(
+            f"{path}: is a checkpoint of format {about['format']}; this version of minifcn reads the formats "
+            f"{' and '.join(map(str, READ))}. Go on with the version that wrote it, or start again in another --out."
+        )
     return tensors, about
 
 

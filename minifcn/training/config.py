@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,6 +25,12 @@ BATCH_NORM = ("none", "train", "frozen")
 CLASS_WEIGHTS = ("none", *WEIGHTINGS)
 LARGEST_CLASSIFIED = 224  # pixels: 7×7 cells of 32
 PER_STAGE = ("steps", "epochs", "lr")
+FREE = ("checkpoint_every",)  # what a run may be resumed with in another form: it has no effect on the weights
+# What a checkpoint's tensors, or what the network has seen of the val split, depend on: nothing that --set can change.
+FIXED = (
+    *("data", "stages", "weights", "split", "val_split", "folds", "fold", "group", "foreground", "seed"),
+    *("width", "fc_width", "geometry", "skips", "learned_upsampling", "batch_norm", "optimizer"),
+)
 
 
 @dataclass(frozen=True)
@@ -202,6 +208,30 @@ class Config:
         except TypeError as error:
             raise UsageError(f"{source}: {error}.") from None
 
+    def changed(self, settings: Sequence[str]) -> Config:
+        """This configuration with other values, each as "key=value", the value as in config.toml or with bare commas.
+
+        UsageError for a key that is not known, or on which what was trained so far depends, and for a wrong value.
+        """
+        values = vars(self).copy()
+        for setting in settings:
+            key, equals, text = setting.partition("=")
+            key = key.strip().removeprefix("--").replace("-", "_")
+            if not equals:
+                raise UsageError(f"--set {setting}: KEY=VALUE is needed, such as lr=1e-4.")
+            _check_known([key], "--set")
+            if key in FIXED:
+                free = ", ".join(name for name in values if name not in FIXED)
+                raise UsageError(
+                    f"--set {setting}: what was trained so far depends on {key}. Choose it in another --out "
+                    f"(--weights takes the network along). What --set can change: {free}."
+                )
+            value = _from_toml(key, _parsed(text), "--set")
+            if key in PER_STAGE and len(value) == 1:
+                value *= len(self.stages)
+            values |= {key: value} | ({"epochs": ()} if key == "steps" else {})
+        return Config(**values)
+
     def differences(self, other: Config) -> dict[str, tuple[Any, Any]]:
         """Keys whose values differ, with (this one's, the other's)."""
         mine, others = asdict(self), asdict(other)
@@ -219,15 +249,29 @@ def read_values(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: not found; a file as a run writes it, config.toml, is expected.") from None
     except (ValueError, RecursionError, OSError) as error:  # no TOML, no UTF-8, numbers or lists without end; no file
         raise UsageError(f"{path}: cannot be read ({error}); a file as a run writes it is expected.") from None
-    known = [field.name for field in fields(Config)]
-    if unknown := sorted(found.keys() - known):
-        near = {name: ["stages"] if name == "model" else get_close_matches(name, known, 1) for name in unknown}
-        listed = [f"{name} (did you mean {guess[0]}?)" if guess else name for name, guess in near.items()]
-        raise UsageError(f"{path}: unknown keys {', '.join(listed)}. Known are {', '.join(known)}.")
+    _check_known(found, path)
     return {name: _from_toml(name, value, path) for name, value in found.items()}
 
 
-def _from_toml(name: str, value: Any, path: Path) -> Any:
+def _check_known(names: Iterable[str], source: object) -> None:
+    known = [field.name for field in fields(Config)]
+    if unknown := sorted(set(names) - set(known)):
+        near = {name: ["stages"] if name == "model" else get_close_matches(name, known, 1) for name in unknown}
+        listed = [f"{name} (did you mean {guess[0]}?)" if guess else name for name, guess in near.items()]
+        raise UsageError(f"{source}: unknown keys {', '.join(listed)}. Known are {', '.join(known)}.")
+
+
+def _parsed(text: str) -> Any:
+    """A value as TOML has it, numbers with commas between them, or else a text without its quotes."""
+    for form in (text, f"[{text}]"):
+        try:
+            return tomllib.loads(f"value = {form}")["value"]
+        except tomllib.TOMLDecodeError:
+            pass
+    return text.strip()
+
+
+def _from_toml(name: str, value: Any, path: object) -> Any:
     """A value as Config has it: tuples for lists, or for one value where there may be many; None for [].
 
     UsageError for a value of another type than the key's.

@@ -39,6 +39,8 @@ def cross_validate(
     out: Path,
     *,
     resume: bool = False,
+    overwrite: bool = False,
+    skip_bad: bool = False,
     pretrained: WeightFile | None = None,
     device: str = "cpu",
     say: Callable[[str], None] = print,
@@ -50,13 +52,15 @@ def cross_validate(
     report.json (all figures, with intervals), confusion.csv and .png, and images.csv. Arguments and errors as for Run;
     with resume, finished folds are not trained again.
     """
-    RunFolder(out).open(config, resume=resume)
+    whole = RunFolder(out)
+    whole.open(config, resume=resume, overwrite=overwrite)
+    options: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "skip_bad": skip_bad, "device": device}
     rows, evaluations = [], []
     for number in range(1, config.folds + 1):
         say(f"\nfold {number} of {config.folds}")
         fold = replace(config, fold=number)
         folder = out / f"fold-{number}"
-        run = Run(fold, folder, pretrained=pretrained, resume=resume, device=device, say=say, bar=bar)
+        run = Run(fold, folder, pretrained=pretrained, say=say, bar=bar, **options)
         result = run.run()[-1]
         model, file = evaluation.load_segmenter(folder / "model.safetensors", device)
         dataset = open_split(fold, fold.val_split)
@@ -71,4 +75,5 @@ def cross_validate(
         **figures_report(total, dataset.classes, intervals, baselines),
     }
     evaluation.write_evaluation(out, report, total, dataset, None)
+    whole.release()
     return CrossValidation(total, rows, dataset, report)

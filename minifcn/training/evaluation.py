@@ -41,16 +41,17 @@ def evaluate(
     boundary_width: int = 3,
     ignore_label: int | None = None,
     progress: Callable[[Any], Any] = iter,
+    skip: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Predict a whole data set and count what became of each pixel, in all and image by image.
 
     size: scale images and masks to it first. Pictures of one size go through together; those of unequal sizes one by
     one, since a picture padded to its neighbours' size would see the padding. boundary_width: of the band for the
     boundary IU, in pixels. ignore_label: pixels of this label do not count either; void never does. progress: wraps the
-    iterator (tqdm).
+    iterator (tqdm). skip: told of pictures that cannot be read, which are left out; see Loader.
     """
     result = Evaluation(len(dataset.classes), boundary_width, ignore_index=VOID)
-    loader = Loader(dataset, batch_size, normalise=preprocessing.apply, size=size, shuffle=False)
+    loader = Loader(dataset, batch_size, normalise=preprocessing.apply, size=size, shuffle=False, skip=skip)
     for batch in progress(loader.epoch(0)):
         truths = _with_void(batch.labels, ignore_label)
         if len(set(batch.sizes)) == 1:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from minifcn import models, visualize
 from minifcn.data import Dataset, resize
-from minifcn.errors import UsageError
-from minifcn.files import to_json, write_atomically
+from minifcn.errors import DataError, UsageError
+from minifcn.files import is_leftover, remove_leftovers, to_json, write_atomically
 from minifcn.metrics import METRIC_HEADERS
 from minifcn.training import evaluation
-from minifcn.training.config import Config
+from minifcn.training.checkpoint import Progress
+from minifcn.training.config import CLASSIFIER, FCN_STAGES, Config
+from minifcn.training.lock import NAME as LOCK
+from minifcn.training.lock import FolderLock
+from minifcn.training.watch import COLUMNS as WATCHED
 from minifcn.weights import Preprocessing, save_weights
 
-COLUMNS = ("stage", "step", "loss", "lr", "images_per_second", *METRIC_HEADERS)
+COLUMNS = ("stage", "step", "loss", "lr", "images_per_second", *WATCHED, *METRIC_HEADERS)
 SHOWN = 4  # pictures on the prediction sheet
 
 
@@ -29,30 +34,78 @@ class RunFolder:
     metrics.csv        a row for every few steps, and for every validation
     STAGE.safetensors  the weights at the end of each stage
     model.safetensors  those of the last one; all that evaluate and predict need
-    checkpoint.safetensors  for --resume
+    best.safetensors   those, of whatever stage and step, that were the best on the val split
+    checkpoint.safetensors  the last state of the run, for --resume
     report.json, curves.png, predictions.png  at the end
+    .lock              keeps a second run out, see FolderLock
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoint = path / "checkpoint.safetensors"
         self.model = path / "model.safetensors"
+        self.best = path / "best.safetensors"
         self.rows: list[dict[str, Any]] = []
+        self._lock: FolderLock | None = None
 
-    def open(self, config: Config, *, resume: bool) -> None:
-        """Make the folder and write the configuration; UsageError if it holds files that are not this run's."""
-        if not resume and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise UsageError(
-                f"--out {self.path}: is there and not empty. Continue its run with --resume, or name another folder."
-            )
-        try:
+    def lock(self) -> None:
+        """Keep every other run out until `release`, or the process's end; UsageError if one is at work here."""
+        if self._lock is None:
+            with self._writable():
+                self._lock = FolderLock(self.path)
+                remove_leftovers(self.path)
+
+    def release(self) -> None:
+        """Let other runs in again."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing but what a run killed at its very start leaves."""
+        return not self.path.exists() or all(path.name == LOCK or is_leftover(path) for path in self.path.iterdir())
+
+    def open(self, config: Config, *, resume: bool, overwrite: bool = False) -> None:
+        """Make the folder, lock it and write the configuration.
+
+        UsageError if it holds files that are not this run's. With overwrite, those of an earlier run are removed.
+        """
+        with self._writable():
+            if not resume:
+                self._refuse_files(overwrite)
             self.path.mkdir(parents=True, exist_ok=True)
+            self.lock()
+            if not resume:
+                self._refuse_files(overwrite)  # again: another run may have come in between
+                self._remove_run()
             write_atomically(self.path / "config.toml", config.to_toml().encode())
+
+    def _refuse_files(self, overwrite: bool) -> None:
+        if self.path.is_dir() and (self.is_empty() or (overwrite and (self.path / "config.toml").exists())):
+            return
+        if self.path.exists():
+            replace = ", replace it with --overwrite" if (self.path / "config.toml").exists() else ""
+            raise UsageError(
+                f"--out {self.path}: is there and not empty. Continue its run with --resume{replace}, or name another "
+                "folder."
+            )
+
+    def _remove_run(self) -> None:
+        """Remove what a run leaves and nothing else; the checkpoint first, so that nobody resumes half of it."""
+        stages = [self.stage_weights(stage) for stage in (CLASSIFIER, *FCN_STAGES)]
+        names = ("report.json", "curves.png", "predictions.png", "metrics.csv", "config.toml")
+        for path in (self.checkpoint, self.model, self.best, *stages, *(self.path / name for name in names)):
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise UsageError(f"--out {self.path}: cannot be written ({error.strerror}); name another folder.") from None
 
     def keep_rows(self, stages: Sequence[str], stage: int, step: int) -> None:
-        """Read metrics.csv up to a checkpoint, and drop what came after it, which will be done again."""
+        """Read metrics.csv up to a checkpoint that does not hold the rows itself, as those of format 1."""
         before = {name: float("inf") for name in stages[:stage]}
         limits = before | ({stages[stage]: step} if stage < len(stages) else {})
         try:
@@ -62,20 +115,31 @@ class RunFolder:
             rows = []
         self.rows = [row for row in rows if _number(row.get("step")) <= limits.get(row["stage"], -1)]
 
-    def start_rows(self) -> None:
-        """Write metrics.csv anew, with the rows there are."""
+    def metrics(self) -> str:
+        """The text of metrics.csv, with the rows there are."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(self.rows)
-        write_atomically(self.path / "metrics.csv", text.getvalue().encode())
+        return text.getvalue()
+
+    def start_rows(self, metrics: str = "") -> None:
+        """Write metrics.csv anew: with the rows of this text, or with those there are."""
+        if metrics:
+            self.rows = list(csv.DictReader(io.StringIO(metrics)))
+        write_atomically(self.path / "metrics.csv", self.metrics().encode())
 
     def add_row(self, **values: Any) -> None:
-        """One more row of metrics.csv, on the disk at once. Missing columns stay empty."""
+        """One more row of metrics.csv, handed to the operating system at once. Missing columns stay empty."""
         row = {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in values.items()}
         self.rows.append(row)
-        with open(self.path / "metrics.csv", "a", encoding="utf-8", newline="") as file:
-            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
+        path = self.path / "metrics.csv"
+        try:
+            with open(path, "a", encoding="utf-8", newline="") as file:
+                csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
+        except OSError as error:  # a full disk does not say what was being written
+            error.filename = str(path)
+            raise
 
     def stage_weights(self, stage: str) -> Path:
         return self.path / f"{stage}.safetensors"
@@ -105,13 +169,16 @@ class RunFolder:
             path, model.state_dict(), architecture=model.architecture, preprocessing=preprocessing, record=record
         )
 
-    def write_report(self, results: Sequence[Mapping[str, Any]], baselines: Sequence[Mapping[str, Any]]) -> None:
+    def write_report(self, progress: Progress) -> None:
         """report.json: the classifier apart, since it labels pictures, not pixels."""
+        results, baselines = progress.results, progress.baselines
         report = {
             "stages": [dict(result) for result in results if "mean_iu" in result],
             "classifier": next((dict(result) for result in results if "mean_iu" not in result), None),
             "all_background": dict(baselines[0]),
             "most_frequent": dict(baselines[1]) if len(baselines) > 1 else None,
+            "best": progress.best,
+            "skipped": progress.skipped,
         }
         write_atomically(self.path / "report.json", to_json(report).encode())
 
@@ -122,17 +189,27 @@ class RunFolder:
         preprocessing: Preprocessing,
         size: tuple[int, int] | None,
         device: str,
+        current: Mapping[str, Any],
     ) -> None:
-        """curves.png, and predictions.png: a few validation pictures, the truth, and what each stage makes of them."""
+        """curves.png, and predictions.png: a few validation pictures, the truth, and what each stage makes of them.
+
+        stages: the finished ones, whose weights are in files. current: the networks of others, by stage. Nothing is
+        drawn of pictures that cannot be read.
+        """
         visualize.curves(self.rows, self.path / "curves.png")
-        samples = [dataset[i * len(dataset) // SHOWN] for i in range(min(SHOWN, len(dataset)))]
+        samples = []
+        for number in range(min(SHOWN, len(dataset))):
+            with suppress(DataError):  # who trains and evaluates has said so, or was told to skip it
+                samples.append(dataset[number * len(dataset) // SHOWN])
         if size is not None:
             samples = [resize(sample, size) for sample in samples]
         predictions = {}
-        for stage in stages:
-            network = models.from_weights(self.stage_weights(stage)).to(device)
+        for stage in (*stages, *current):
+            network = current.get(stage) or models.from_weights(self.stage_weights(stage)).to(device)
             inputs = [preprocessing.apply(sample.image)[None] for sample in samples]
             predictions[stage] = [evaluation.predict_labels(network, one, device)[0] for one in inputs]
+        if not samples or not predictions:
+            return
         sheet = visualize.prediction_sheet(
             [sample.image for sample in samples],
             [sample.labels for sample in samples],

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
-from minifcn.autograd.tensor import Tensor
+from minifcn.autograd.tensor import Tensor, no_grad
 from minifcn.data import Batch, Loader
-from minifcn.errors import TrainingError
+from minifcn.errors import OutOfMemoryError, TrainingError
+from minifcn.models.vgg import BaseNetwork
 from minifcn.nn import Module
 from minifcn.training.losses import Loss
 from minifcn.training.optim import Optimizer
 from minifcn.training.schedule import Schedule, fixed
+from minifcn.training.watch import Observation, Signs
 
 # A kind of random stream, beside those of data/loader.py, whose seeds begin with [seed, 0] and [seed, 1].
 _LOSS = 2
 
 
 class Step(NamedTuple):
-    """What happened in one step: `number` steps are done now."""
+    """What happened in one step: `number` steps are done now. signs: if the step was to be observed."""
 
     number: int
     loss: float
     lr_factor: float
     images: int
+    signs: Signs | None = None
 
 
 def train(
@@ -42,30 +45,45 @@ def train(
     start: int = 0,
     seed: int = 0,
     device: str = "cpu",
+    observed: Callable[[int], bool] = lambda number: False,
 ) -> Iterator[Step]:
     """Train up to step number `steps`, from `start`; yields after each step, when model and optimiser agree.
 
     accumulate: batches to a step. Their gradients are added up and divided by their number, as if they had been one
       large batch, in the memory of a small one. (Batch normalisation sees the small ones. A loss that is a sum over
       pixels is divided as well: it stays the sum for one batch, whatever their number.)
+    observed: for which steps, numbered from 1, to measure the Signs of their health.
     The caller logs, validates, saves, or stops, in between. Batches depend only on the loader's seed and the step's
     number, and a loss's random choices on `seed` and the step, so starting in the middle continues exactly.
-    Raises TrainingError if the loss is not a number.
+    Raises TrainingError if the loss is not a number, or the memory does not suffice.
     """
     batches = _batches(loader, start * accumulate)
     for number in range(start, steps):
         model.train()
+        observation = Observation(model) if observed(number + 1) else None
         optimizer.lr_factor = schedule(number, steps)
         optimizer.zero_grad()
         generator = np.random.default_rng([seed, _LOSS, number, 0])
         total, images = 0.0, 0
-        for batch in islice(batches, accumulate):
-            value = loss(model(Tensor(batch.images, device=device)), batch.labels, generator)
-            _check_finite(value.item(), number + 1, batch, optimizer)
-            (value / accumulate if accumulate > 1 else value).backward()
-            total, images = total + value.item() / accumulate, images + len(batch.images)
-        optimizer.step()
-        yield Step(number + 1, total, optimizer.lr_factor, images)
+        batch: Batch | None = None
+        try:
+            for batch in islice(batches, accumulate):
+                scores = model(Tensor(batch.images, device=device))
+                value = loss(scores, batch.labels, generator)
+                _check_finite(value.item(), number + 1, batch, model, optimizer)
+                if observation is not None and images == 0:
+                    chance = np.random.default_rng([seed, _LOSS, number, 0])
+                    observation.scores(scores, batch.labels, value.item(), loss, chance)
+                del scores
+                (value / accumulate if accumulate > 1 else value).backward()
+                total, images = total + value.item() / accumulate, images + len(batch.images)
+            if observation is not None:
+                observation.moving()
+            optimizer.step()
+        except MemoryError as error:
+            raise _out_of_memory(error, number + 1, batch, model) from error
+        signs = observation.moved() if observation is not None else None
+        yield Step(number + 1, total, optimizer.lr_factor, images, signs)
 
 
 def _batches(loader: Loader, start: int) -> Iterator[Batch]:
@@ -76,20 +94,60 @@ def _batches(loader: Loader, start: int) -> Iterator[Batch]:
         epoch, position = epoch + 1, 0
 
 
-def _check_finite(loss: float, step: int, batch: Batch, optimizer: Optimizer) -> None:
+def _check_finite(loss: float, step: int, batch: Batch, model: Module, optimizer: Optimizer) -> None:
     if not math.isfinite(loss):
         lr = optimizer.groups[0]["lr"] * optimizer.lr_factor
         raise TrainingError(
-            f"step {step}: the loss is {loss}, at a learning rate of {lr:g}, on {', '.join(batch.names[:4])}. "
+            f"step {step}: the loss is {loss}, at a learning rate of {lr:g}, on {', '.join(batch.names[:4])}; "
+            f"{_first_not_finite(model, batch)}. "
             "Checkpoints saved before are kept. Start again in another --out with a learning rate ten times smaller (a "
             "loss summed over pixels, --reduction sum, needs one smaller by their number)."
         )
 
 
+def _first_not_finite(model: Module, batch: Batch) -> str:
+    """Which tensor was the first that is not finite: a picture, a weight, or what a layer makes of finite ones."""
+    wrong: list[str] = []
+    for name, image in zip(batch.names, batch.images, strict=True):
+        if not np.isfinite(image).all():
+            return f"the picture {name} holds values that are not finite"
+    for name, parameter in model.named_parameters():
+        if not _is_finite(parameter):
+            return f"the weights of {name} are not finite"
+    if isinstance(model, BaseNetwork):  # once more, this time looking at each layer
+        model.observe = lambda name, output: None if _is_finite(output) else wrong.append(name)
+        with no_grad(), np.errstate(all="ignore"):
+            model(Tensor(batch.images, device=next(iter(model.parameters())).device))
+        model.observe = None
+    return f"the output of {wrong[0]} is the first tensor that is not finite" if wrong else "all weights are finite"
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return bool(tensor.backend.xp.isfinite(tensor.data).all())
+
+
+def _out_of_memory(error: MemoryError, step: int, batch: Batch | None, model: Module) -> TrainingError:
+    """What a step wanted, for which layer if that is known, and what to do about it."""
+    what = str(error) or "no operation is known"
+    if isinstance(error, OutOfMemoryError):
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        layers = [names[key] for key in error.inputs if key in names]
+        what = f"{layers[0].rpartition('.')[0]}: {error.what}" if layers else error.what
+    size = ""
+    if batch is not None:
+        count, _, height, width = batch.images.shape
+        size = f" The batch has {count} pictures of {height}×{width}."
+    return TrainingError(
+        f"step {step}: out of memory. {what}.{size} Lower --batch-size (and raise --accumulate as much, for the same "
+        "gradient), --crop or --size, or --width; or use --geometry same. "
+        "Checkpoints saved before are kept."
+    )
+
+
 def check_weights(model: Module, step: int) -> None:
     """Raise TrainingError, naming the tensor, if a weight is not a finite number; called before weights are saved."""
     for name, parameter in model.named_parameters():
-        if not bool(parameter.backend.xp.isfinite(parameter.data).all()):
+        if not _is_finite(parameter):
             raise TrainingError(
                 f"step {step}: {name} holds values that are not finite. "
                 "Checkpoints saved before are kept. Start again in another --out with a learning rate ten "

@@ -258,7 +258,9 @@ def _train_in_processes(waiting: list[Planned], jobs: int, device: str, say: Cal
 
 
 def _start(run: Planned, device: str, threads: int) -> subprocess.Popen[bytes]:
-    RunFolder(run.folder).open(run.config, resume=(run.folder / "config.toml").exists())
+    folder = RunFolder(run.folder)
+    folder.open(run.config, resume=(run.folder / "config.toml").exists())
+    folder.release()  # for the process to take
     options = ["--out", str(run.folder), "--device", device, "--threads", str(threads)]
     with open(run.log, "ab") as log:
         return subprocess.Popen(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from dataclasses import fields
 
@@ -14,6 +15,7 @@ from tiny_runs import STAGES, assert_same_weights, call, few_pictures, rows_of, 
 
 from minifcn import evaluate, models, train
 from minifcn.commands import run_command
+from minifcn.errors import DataError, UsageError
 from minifcn.training import RECIPES, Config, resolve
 from minifcn.weights import Preprocessing, load, save_weights
 
@@ -356,6 +358,125 @@ def test_resuming_with_the_recipe_knows_what_the_weight_file_decided(tmp_path, f
     refused(2, "accumulate is 1, not 20", "--recipe", "light", "--steps", "1", "--resume", out=out)
     fcn.unlink()
     assert call(train, *recipe, *quick, "--resume", "--out", out) == 0
+
+
+def stopped(monkeypatch, arguments, out, steps=2):
+    with monkeypatch.context() as patch:
+        stop_after(patch, steps)
+        with pytest.raises(KeyboardInterrupt):
+            call(train, *arguments, "--out", out)
+
+
+def test_how_often_is_saved_may_differ(tmp_path, monkeypatch, refused):
+    """Refused, though it has no effect on the weights; or accepted, and the old value kept."""
+    out, arguments = tmp_path / "run", [*ONE, "--steps", "4"]
+    stopped(monkeypatch, arguments, out)
+    call(train, *arguments, "--checkpoint-every", "3", "--resume", "--out", out)
+    assert Config.from_toml(out / "config.toml").checkpoint_every == 3
+    refused(2, "validate_every is 0, not 5", *arguments, "--validate-every", "5", "--resume", out=out)
+
+
+def test_set_changes_what_follows_and_says_what(tmp_path, monkeypatch, capsys):
+    """Another rate for the rest of a run that has got stuck; a change that nobody sees would make the file a lie."""
+    out, arguments = tmp_path / "run", [*TINY, "--model", "fcn8s", "--lr", "1e-3", "--steps", "4"]
+    stopped(monkeypatch, arguments, out)
+    capsys.readouterr()
+    assert call(train, "--resume", "--set", "lr=0.0", "--set", "flip=false", "--quiet", "--out", out) == 0
+    errors = capsys.readouterr().err
+    assert "--set: lr was 0.001, is now 0.0\n--set: flip was True, is now False\n" in errors
+    assert "config.toml was changed since the checkpoint was saved (now lr = [0.0]; flip = false)" in errors
+    config = Config.from_toml(out / "config.toml")
+    assert (config.lr, config.flip) == ((0.0,), False)
+    first = load_file(out / "fcn8s.safetensors")
+    whole = tmp_path / "whole"
+    stopped(monkeypatch, arguments, whole)
+    for name, array in load_file(whole / "checkpoint.safetensors").items():
+        if (
+            name.startswith("model.") and "running_" not in name
+        ):  # means and variances follow the pictures, not the rate
+            assert_array_equal(first[name.removeprefix("model.")], array)  # a rate of 0 has moved nothing since
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["width=3"], "--set width=3: what was trained so far depends on width"),
+        (["seed=3"], "depends on seed"),
+        (["learning-rate=3"], "--set: unknown keys learning_rate"),
+        (["lr"], "--set lr: KEY=VALUE is needed"),
+        (["lr=fast"], '--set: lr = "fast", but'),
+        (["batch_size=0"], "--batch-size 0"),
+    ],
+)
+def test_set_refuses_what_a_checkpoint_cannot_follow(tmp_path, monkeypatch, refused, changes, words):
+    out = tmp_path / "run"
+    stopped(monkeypatch, [*ONE, "--steps", "4"], out)
+    before = (out / "config.toml").read_bytes()
+    refused(2, words, "--resume", *(word for change in changes for word in ("--set", change)), out=out)
+    assert (out / "config.toml").read_bytes() == before
+
+
+def test_set_is_for_runs_that_go_on(tmp_path, refused):
+    """Nothing would follow the new value, and config.toml would tell of a run that never was."""
+    refused(2, "--set lr=1: is for --resume", *ONE, "--set", "lr=1")
+    out = tmp_path / "run"
+    assert call(train, *ONE, "--out", out) == 0
+    refused(2, "--set steps=9: the run in .* is finished", "--resume", "--set", "steps=9", out=out)
+
+
+def test_set_lr_for_every_stage(tmp_path):
+    config = resolve({"stages": ("fcn32s", "fcn8s"), "lr": 1e-3, "epochs": 3})
+    assert config.changed(["lr=1e-4"]).lr == (1e-4, 1e-4)
+    assert config.changed(["lr=1e-4, 1e-5"]).lr == (1e-4, 1e-5)
+    assert config.changed(["lr=[1e-4, 1e-5]"]).lr == (1e-4, 1e-5)
+    assert config.changed(["--checkpoint-every=7", "crop=[32, 48]", "schedule=fixed"]).crop == (32, 48)
+    longer = config.changed(["steps=700"])
+    assert (longer.steps, longer.epochs) == ((700, 700), ())
+    with pytest.raises(UsageError, match="lr"):
+        config.changed(["lr=1,2,3"])
+
+
+def test_a_finished_run_is_resumed_with_success(tmp_path, capsys):
+    """A script that repeats `--resume` until it succeeds would never end."""
+    out = tmp_path / "run"
+    assert call(train, *ONE, "--out", out) == 0
+    capsys.readouterr()
+    assert call(train, "--resume", "--quiet", "--out", out) == 0
+    assert "fcn8s" in capsys.readouterr().out
+
+
+def test_overwrite_is_an_option(tmp_path, refused):
+    out = tmp_path / "run"
+    assert call(train, *ONE, "--out", out) == 0
+    refused(2, "not empty.*--overwrite", *ONE, out=out)
+    assert call(train, *ONE, "--seed", "4", "--overwrite", "--out", out) == 0
+    assert Config.from_toml(out / "config.toml").seed == 4
+    refused(2, "--overwrite: not allowed with argument --resume", *ONE, "--resume", "--overwrite", out=out)
+
+
+def test_what_stops_a_run_says_how_to_go_on(tmp_path, folder, monkeypatch, capsys):
+    """A picture that went bad in the night, and nobody says that the night is not lost."""
+    out, pictures = tmp_path / "run", tmp_path / "pictures"
+    shutil.copytree(folder, pictures)
+    arguments = [*ONE, "--steps", "9", "--checkpoint-every", "1", "--data", pictures]
+    stopped(monkeypatch, arguments, out)
+    for path in (pictures / "train" / "images").iterdir():
+        path.write_bytes(path.read_bytes()[:-100])
+    capsys.readouterr()
+    with pytest.raises(DataError, match=r"train\d\.png"):
+        call(train, "--resume", "--out", out)
+    assert f"go on with: python -m minifcn.train --resume --out {out}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("quiet", [["--quiet"], []])
+def test_without_a_terminal_there_are_plain_lines(tmp_path, monkeypatch, capsys, quiet):
+    """A bar in a log file is a thousand lines of escape codes."""
+    monkeypatch.setattr("minifcn.training.display.SECONDS_A_LINE", -1)
+    assert call(train, *loud(ONE), *quiet, "--out", tmp_path / "run") == 0
+    shown = capsys.readouterr()
+    line = r"^fcn8s: step 2 of 2, loss \d\.\d{3}, lr 0\.\d+, [\d.e+]+ images/s, 00:00 left$"
+    assert bool(re.search(line, shown.out, re.M)) is not bool(quiet), shown.out
+    assert "\r" not in shown.out + shown.err
 
 
 # The parts of a data set

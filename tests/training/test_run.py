@@ -68,7 +68,9 @@ def test_a_run_leaves_everything_behind(finished):
         "predictions.png",
         "report.json",
         "model.safetensors",
+        "best.safetensors",
         "checkpoint.safetensors",
+        ".lock",
         *(f"{stage}.safetensors" for stage in TINY.stages),
     }
     report = json.loads((out / "report.json").read_text())
