@@ -9,7 +9,7 @@ from minifcn.data.camvid import CamVid, camvid_palette
 from minifcn.data.folder import Folder
 from minifcn.data.folds import Joined, Subset, folds, groups_of
 from minifcn.data.frequency import PixelCounts, class_frequencies, class_weights, count_pixels
-from minifcn.data.images import image_size, read_image, read_mask
+from minifcn.data.images import Picture, image_size, read_image, read_mask
 from minifcn.data.loader import Batch, Loader
 from minifcn.data.palette import voc_palette
 from minifcn.data.sample import VOID, Dataset, Sample
@@ -32,6 +32,7 @@ __all__ = [
     "Folder",
     "Joined",
     "Loader",
+    "Picture",
     "PixelCounts",
     "Sample",
     "Shapes",
