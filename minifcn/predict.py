@@ -119,20 +119,25 @@ def _check(arguments: argparse.Namespace) -> None:
 def _classes(file: WeightFile, checkpoint: str) -> tuple[Sequence[str], np.ndarray]:
     """The names of the classes, and the palette."""
     count = file.architecture["num_classes"]
-    classes = file.record.get("classes")
-    classes = classes if isinstance(classes, list) else None
+    classes = file.record.get("classes") or []
     if not classes and count == len(VOC_CLASSES):  # as released FCNs have
         print(f"The file names no classes; {count} are taken for those of PASCAL VOC.", file=sys.stderr)
-        classes = VOC_CLASSES
-    if classes and (len(classes) != count or not all(isinstance(name, str) for name in classes)):
-        raise WeightsError(f"{checkpoint}: its record is damaged; {count} names of classes are expected in it.")
+        classes = list(VOC_CLASSES)
+    elif not classes:
+        classes = [f"class {number}" for number in range(count)]
+    if not isinstance(classes, list) or len(classes) != count or not all(isinstance(name, str) for name in classes):
+        raise WeightsError(
+            f"{checkpoint}: its record is damaged; {count} classes are expected in it. Copy or convert it again."
+        )
     palette = voc_palette()
     stored = file.record.get("palette", palette)
     try:
         palette[: len(stored)] = stored
     except (TypeError, ValueError, OverflowError):
-        raise WeightsError(f"{checkpoint}: its record is damaged; a palette is colours of 0 to 255.") from None
-    return classes or [f"class {number}" for number in range(count)], palette
+        raise WeightsError(
+            f"{checkpoint}: its record is damaged; a palette is colours of 0 to 255. Copy or convert it again."
+        ) from None
+    return classes, palette
 
 
 # ---------------------------------------------------------------------------------------------------- which pictures

@@ -114,7 +114,7 @@ def open_for(
     if kind == "folder":
         return open_dataset(spec, split, foreground=foreground, seed=seed)
     if foreground is not None:
-        raise UsageError(f"--foreground {foreground}: is for the masks of a folder, not for {spec}.")
+        raise UsageError(f"--foreground {foreground}: is for the masks of a folder, not for {spec}; leave it out.")
     if kind == "shapes":
         return open_dataset(spec, split, size=size, seed=seed)
     return open_dataset(spec, split, without=without)
@@ -181,7 +181,9 @@ def _readable(spec: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(f"{spec}: cannot be read ({error.strerror or error}).") from error
+        raise DataError(
+            f"{spec}: cannot be read ({error.strerror or error}). Give the path of data that you may read."
+        ) from error
 
 
 def _parse(spec: str) -> tuple[str, str]:

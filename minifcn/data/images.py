@@ -154,7 +154,7 @@ def _opened(path: Source) -> Iterator[Image.Image]:
     except DataError:
         raise
     except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file.") from error
+        raise DataError(f"{path}: there is no such file. Check its name and its folder.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(_bomb_message(path, str(error))) from error
     except Image.UnidentifiedImageError as error:
@@ -271,7 +271,7 @@ def _labels_of_one_channel(path: Source, mode: str, values: np.ndarray) -> np.nd
     if outside.size:
         raise DataError(
             f"{path}: label {outside[0]} and others outside 0–255 in {outside.size} pixels. "
-            f"Labels are class numbers from 0 to 254, and 255 for void."
+            f"Labels are class numbers from 0 to 254, and 255 for void: number the classes so."
         )
     return values.astype(np.uint8)
 
