@@ -37,6 +37,7 @@ def test_damaged_files_are_read_or_refused_and_nothing_else(kind, tmp_path, monk
     outcomes = []
     with guarded():
         outcomes += [attack(reader, content, tmp_path) for content in sound]
+        assert any(outcomes)
         before = listing(tmp_path)
 
         @PATIENT.__class__(PATIENT, max_examples=250)
