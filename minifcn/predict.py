@@ -4,6 +4,7 @@ import argparse
 import glob
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ def main(arguments: argparse.Namespace) -> int:
     paths = _pictures(arguments.images)
     _refuse_collisions(paths, arguments.out)
     Image.MAX_IMAGE_PIXELS = arguments.max_pixels
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # read_image refuses, and says what to do
     model, file = load_segmenter(arguments.checkpoint, arguments.device)
     size = training_size(file) if arguments.size is None else arguments.size
     options = {
