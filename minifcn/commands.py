@@ -107,7 +107,7 @@ _REMEDIES = {
 def _in_words(error: OSError | MemoryError) -> str:
     if isinstance(error, MemoryError):
         smaller = "--size, --tile, --batch-size or --width"
-        return f"{error or 'out of memory'}; where pictures are computed, use a smaller {smaller}"
+        return f"{str(error) or 'out of memory'}; where pictures are computed, use a smaller {smaller}"
     words = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     remedy = _REMEDIES.get(error.errno or 0)
     return f"{words}; {remedy}" if remedy else words
