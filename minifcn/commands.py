@@ -93,13 +93,24 @@ def run_command(main: Callable[[argparse.Namespace], int], parser: Parser) -> No
     sys.exit(code)
 
 
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room, or write elsewhere"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "name a place where you may read and write"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a folder is expected there; name another one, or move the file"),
+    errno.EISDIR: "a file is expected there; name another one",
+    errno.ENOENT: "check the name, and make its folder first",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "close other programs, or raise the limit of open files (ulimit -n)",
+}
+
+
 def _in_words(error: OSError | MemoryError) -> str:
     if isinstance(error, MemoryError):
-        return f"{error or 'out of memory'}; where pictures are computed, use a smaller --size, --batch-size or --width"
+        smaller = "--size, --tile, --batch-size or --width"
+        return f"{str(error) or 'out of memory'}; where pictures are computed, use a smaller {smaller}"
     words = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    return (
-        f"{words}; make room, or write elsewhere" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else words
-    )
+    remedy = _REMEDIES.get(error.errno or 0)
+    return f"{words}; {remedy}" if remedy else words
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -124,9 +124,8 @@ def _adjusted(path: Path, file: WeightFile, arguments: argparse.Namespace) -> We
         preprocessing = PRESETS[arguments.preprocessing]
     if arguments.at_once:
         if architecture.get("name") != FCN8s.name:
-            raise UsageError(
-                f"--at-once: {path} holds {architecture.get('name', 'no FCN')}; only an FCN-8s can be meant."
-            )
+            network = architecture.get("name", "no FCN")
+            raise UsageError(f"--at-once: {path} holds {network}; only an FCN-8s can be meant. Leave --at-once out.")
         architecture = {**architecture, "name": FCN8sAtOnce.name, "skip_scales": dict(FCN8sAtOnce.skip_scales)}
     return WeightFile(file.tensors, architecture, preprocessing, file.record)
 
@@ -154,7 +153,9 @@ def _description(path: Path, file: WeightFile) -> str:
 def _for_classes(path: Path, file: WeightFile, classes: int) -> WeightFile:
     """The same FCN for another number of classes, with new score layers."""
     if not file.architecture.get("name", "").startswith("fcn"):
-        raise UsageError(f"--classes: {path} holds no FCN; only an FCN is converted to another number of classes.")
+        raise UsageError(
+            f"--classes: {path} holds no FCN; only an FCN is converted to another number of classes. Leave it out."
+        )
     if classes == file.architecture.get("num_classes"):
         print(f"--classes {classes}: the file has as many; all of it is kept.")
         return file
@@ -170,7 +171,9 @@ def _for_classes(path: Path, file: WeightFile, classes: int) -> WeightFile:
 
 def _write(path: Path, file: WeightFile, arguments: argparse.Namespace) -> None:
     if arguments.to != OWN_NAMES and not file.architecture:
-        raise WeightsError(f"--to {arguments.to}: {path} holds neither a VGG nor an FCN that minifcn knows.")
+        raise WeightsError(
+            f"--to {arguments.to}: {path} holds neither a VGG nor an FCN that minifcn knows; leave out --to."
+        )
     if arguments.to in ("torchvision", "caffe-names") and file.architecture["name"] == FCNBasic.name:
         raise WeightsError(
             f"--to {arguments.to}: {path} holds {FCNBasic.name}, which others do not have; use --to onnx."

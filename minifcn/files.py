@@ -4,11 +4,16 @@ import json
 import math
 import os
 import re
+import shutil
+import tempfile
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+import numpy as np
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
@@ -65,6 +70,42 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.iterdir():
         if is_leftover(path):
             path.unlink(missing_ok=True)
+
+
+class StoredArray:
+    """A float32 array (C, H, W) in a file: stored[:, rows, columns] = values writes these values there.
+
+    np.memmap would do it too, but the pages that it has touched count as memory of the process.
+    """
+
+    def __init__(self, file: IO[bytes], shape: tuple[int, int, int]) -> None:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        self.file, self.shape, self._start = file, shape, file.tell()
+        file.truncate(self._start + 4 * math.prod(shape))
+
+    def __setitem__(self, part: tuple[slice, slice, slice], values: np.ndarray) -> None:
+        _, height, width = self.shape
+        channels, rows, columns = (range(length)[one] for one, length in zip(part, self.shape, strict=True))
+        values = np.asarray(values, "<f4")
+        for channel, plane in zip(channels, values, strict=True):
+            for row, line in zip(rows, plane, strict=True):
+                self.file.seek(self._start + 4 * ((channel * height + row) * width + columns.start))
+                self.file.write(line.tobytes())
+
+
+@contextmanager
+def npz_file(path: Path, name: str, shape: tuple[int, int, int], **others: np.ndarray) -> Iterator[StoredArray]:
+    """An .npz file, written whole or not at all, whose array `name` is stored part by part; `others` are small ones."""
+    with atomic_file(path) as file, tempfile.TemporaryFile(dir=path.parent) as parts:
+        yield StoredArray(parts, shape)
+        parts.seek(0)
+        with zipfile.ZipFile(file, "w") as archive:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                shutil.copyfileobj(parts, entry, 2**20)
+            for other, array in others.items():
+                with archive.open(f"{other}.npy", "w") as entry:
+                    np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
 def to_json(value: Any) -> str:

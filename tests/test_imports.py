@@ -27,7 +27,8 @@ ALLOWED = {
     "models": {"errors", "backend", "autograd", "ops", "nn", *LEAVES},
     **{leaf: {"errors", "files", "downloads", "threads"} for leaf in LEAVES},
     SHARED_BY_COMMANDS: {"errors", "files", "backend"},
-    "training": {"errors", "files", "backend", "autograd", "ops", "nn", "models", *LEAVES},
+    "prediction": {"errors", "autograd", "ops", "nn", "models", *LEAVES},
+    "training": {"errors", "files", "backend", "autograd", "ops", "nn", "models", "prediction", *LEAVES},
     # It calls the library as users do: "" is the package itself.
     "benchmarking": {"", "errors", "backend", "autograd", "ops", "nn", "models", "training", *LEAVES},
 }

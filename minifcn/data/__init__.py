@@ -9,7 +9,7 @@ from minifcn.data.camvid import CamVid, camvid_palette
 from minifcn.data.folder import Folder
 from minifcn.data.folds import Joined, Subset, folds, groups_of
 from minifcn.data.frequency import PixelCounts, class_frequencies, class_weights, count_pixels
-from minifcn.data.images import image_size, read_image, read_mask
+from minifcn.data.images import Picture, image_size, read_image, read_mask
 from minifcn.data.loader import Batch, Loader
 from minifcn.data.palette import voc_palette
 from minifcn.data.sample import VOID, Dataset, Sample
@@ -32,6 +32,7 @@ __all__ = [
     "Folder",
     "Joined",
     "Loader",
+    "Picture",
     "PixelCounts",
     "Sample",
     "Shapes",
@@ -114,7 +115,7 @@ def open_for(
     if kind == "folder":
         return open_dataset(spec, split, foreground=foreground, seed=seed, problems=problems)
     if foreground is not None:
-        raise UsageError(f"--foreground {foreground}: is for the masks of a folder, not for {spec}.")
+        raise UsageError(f"--foreground {foreground}: is for the masks of a folder, not for {spec}; leave it out.")
     if kind == "shapes":
         return open_dataset(spec, split, size=size, seed=seed)
     return open_dataset(spec, split, without=without, problems=problems)
@@ -181,7 +182,9 @@ def _readable(spec: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(f"{spec}: cannot be read ({error.strerror or error}).") from error
+        raise DataError(
+            f"{spec}: cannot be read ({error.strerror or error}). Give the path of data that you may read."
+        ) from error
 
 
 def _parse(spec: str) -> tuple[str, str]:

@@ -212,7 +212,11 @@ def read_list(file: File) -> list[list[str]]:
             raise DataError(f"{file}: longer than a list of images can be. Expected one name a line.")
         lines = text.decode("utf-8-sig").splitlines()
     except OSError as error:
-        raise DataError(f"{file}: this list cannot be read ({error.strerror or error}).") from error
+        raise DataError(
+            f"{file}: this list cannot be read ({error.strerror or error}). Expected a text, one name a line."
+        ) from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}: this list is not a text file ({error}).") from error
+        raise DataError(
+            f"{file}: this list is not a text file ({error}). Save it as UTF-8, one name a line."
+        ) from error
     return [words for line in lines if (words := line.split())]

@@ -58,7 +58,9 @@ def read_classes(path: Path) -> ClassList:
         if match:
             color = int(match["red"]), int(match["green"]), int(match["blue"])
             if max(color) > 255:
-                raise DataError(f"{path}, line {number}: the colour {color} of {name!r} is not within 0–255.")
+                raise DataError(
+                    f"{path}, line {number}: the colour {color} of {name!r} is not within 0–255. Correct it."
+                )
             colors[color] = label
             keys.append(color)
         else:
@@ -66,12 +68,14 @@ def read_classes(path: Path) -> ClassList:
         for key in keys:
             if key in first_line:
                 what = "the class" if isinstance(key, str) else "the colour"
-                raise DataError(f"{path}, line {number}: {what} {key!r} stands in line {first_line[key]} already.")
+                raise DataError(
+                    f"{path}, line {number}: {what} {key!r} stands in line {first_line[key]} already. Each comes once."
+                )
             first_line[key] = number
         if name.lower() != "void":
             names.append(name)
         if len(names) > VOID:
-            raise DataError(f"{path}: more than {VOID} classes. Labels are 0–254, since {VOID} is void.")
+            raise DataError(f"{path}: more than {VOID} classes. Labels are 0–254, since {VOID} is void. Join some.")
     if not names:
         raise DataError(f"{path}: no class is named. Write one name a line, class 0 first.")
     if colors and plain_lines:
@@ -90,4 +94,6 @@ def _text(path: Path) -> str:
             raise DataError(f"{path}: longer than a class list can be. It should hold one class name a line.")
         return content.decode("utf-8-sig")  # -sig: editors on Windows put a byte order mark first
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: this class list cannot be read as UTF-8 text ({error}).") from error
+        raise DataError(
+            f"{path}: this class list cannot be read ({error}). Save it as UTF-8 text, one name a line."
+        ) from error

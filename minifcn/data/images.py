@@ -4,6 +4,8 @@
 interpolates values. Both turn the picture upright if its EXIF data say that the camera was held on its side.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,8 @@ Source = str | File
 
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations in which height and width change places
+_UPSIDE_DOWN = (3, 4, 7, 8)  # after that: in which the first row comes last,
+_MIRRORED = (2, 3, 6, 7)  # and in which the first column does
 _LOSSY_FORMATS = ("JPEG", "MPO")  # MPO: the JPEG of cameras that store several pictures in one file
 _PACKED_GREY = {"L;2": 85, "L;4": 17}  # Pillow spreads 2- and 4-bit grey over 0…255: by these factors
 
@@ -33,16 +37,41 @@ def read_image(path: Source) -> np.ndarray:
     PIL.Image.MAX_IMAGE_PIXELS (a small file that would fill the memory, known as a decompression bomb).
     """
     with _opened(path) as image:
-        orientation = _orientation(image)
-        if image.mode.startswith(("I", "F")):  # one channel of more than 8 bits
-            pixels = np.stack([_to_eight_bits(path, np.array(image))] * 3, axis=-1)
-        else:
-            if image.has_transparency_data:
-                white = Image.new("RGBA", image.size, "white")
-                pixels = np.array(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"))
-            else:
-                pixels = np.array(image.convert("RGB"))
-        return _upright(pixels, orientation)
+        return Picture(path, image)[:, :]
+
+
+class Picture:
+    """A picture of which parts are taken: picture[top:bottom, left:right] is uint8 (h, w, 3) as `read_image` gives it.
+
+    It is decoded once and kept as Pillow has it, in 1 to 4 bytes a pixel: an array of the whole would be a second copy
+    of what may fill most of the memory. `Picture.read(path)` opens one. shape: (H, W, 3) of the upright picture.
+    """
+
+    def __init__(self, path: Source, image: Image.Image) -> None:
+        self._orientation = _orientation(image)
+        image.load()
+        has_many_bits = image.mode.startswith(("I", "F"))  # one channel of more than 8 bits
+        self._image = _in_eight_bits(path, image) if has_many_bits else image
+        width, height = image.size
+        self.shape = (width, height, 3) if self._orientation in _SIDEWAYS else (height, width, 3)
+
+    @classmethod
+    def read(cls, path: Source) -> Picture:
+        """The picture in a file. Raises DataError as `read_image` does."""
+        with _opened(path) as image:
+            picture = cls(path, image)
+            picture[:1, :1]  # what cannot be made RGB is found here, where it gets the file's name
+            return picture
+
+    def __getitem__(self, part: tuple[slice, slice]) -> np.ndarray:
+        height, width = self.shape[:2]
+        (top, bottom, _), (left, right, _) = part[0].indices(height), part[1].indices(width)
+        if self._orientation in _UPSIDE_DOWN:
+            top, bottom = height - bottom, height - top
+        if self._orientation in _MIRRORED:
+            left, right = width - right, width - left
+        box = (top, left, bottom, right) if self._orientation in _SIDEWAYS else (left, top, right, bottom)
+        return _upright(_rgb(self._image.crop(box)), self._orientation)
 
 
 def image_size(path: Source) -> tuple[int, int]:
@@ -125,13 +154,17 @@ def _opened(path: Source) -> Iterator[Image.Image]:
     except DataError:
         raise
     except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file.") from error
+        raise DataError(f"{path}: there is no such file. Check its name and its folder.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(_bomb_message(path, str(error))) from error
     except Image.UnidentifiedImageError as error:
         size = path.size if isinstance(path, Packed) else Path(path).stat().st_size
         what = "is not a picture that Pillow can read" if size else "is empty (zero bytes)"
         raise DataError(f"{path}: this file {what}. Replace it or take it out of the data set.") from error
+    except MemoryError as error:
+        raise DataError(
+            f"{path}: there is not enough memory for this picture. Close other programs, or scale the picture down."
+        ) from error
     except Exception as error:  # damaged bytes make Pillow's readers raise almost any type
         raise DataError(
             f"{path}: this picture cannot be read; it is probably truncated or damaged "
@@ -148,8 +181,8 @@ def _refuse_bomb(path: Source, size: tuple[int, int]) -> None:
 
 def _bomb_message(path: Source, reason: str) -> str:
     return (
-        f"{path}: too many pixels to be opened safely ({reason}). Scale the picture down, "
-        f"or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
+        f"{path}: too many pixels to be opened safely ({reason}). Scale the picture down, or, if you trust the file, "
+        f"raise the limit: --max-pixels of predict, PIL.Image.MAX_IMAGE_PIXELS in Python."
     )
 
 
@@ -172,24 +205,44 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Turn (H, W, …) by the EXIF orientation: 2–4 and 7 mirror or rotate by 180°, 6 and 8 rotate by 90°."""
     if orientation in _SIDEWAYS:
         pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
+    if orientation in _UPSIDE_DOWN:
         pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
+    if orientation in _MIRRORED:
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
 
 
-def _to_eight_bits(path: Source, values: np.ndarray) -> np.ndarray:
-    """Grey of more than 8 bits -> uint8 (H, W). Integers span 0…65535; floats span 0…1 or 0…255, whichever fits."""
-    low, high = values.min(), values.max()
-    if values.dtype.kind in "iu" and low >= 0 and high <= 65535:
-        return ((values.astype(np.int32) + 128) // 257).astype(np.uint8)  # 65535 = 257 · 255
-    if values.dtype.kind == "f" and low >= 0 and high <= 255:  # false for NaN too
-        return np.rint(values * (255 if high <= 1 else 1)).astype(np.uint8)
-    raise DataError(
-        f"{path}: grey values from {low} to {high}; expected 0 to 65535 in a picture of integers, 0 to 1 or 0 to 255 "
-        f"in one of floats. Convert it to 8 or 16 bits."
-    )
+def _rgb(image: Image.Image) -> np.ndarray:
+    """uint8 (H, W, 3), transparent pixels laid on white."""
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _in_eight_bits(path: Source, image: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits in 8. Integers span 0…65535; floats span 0…1 or 0…255, whichever fits.
+
+    Some rows at a time, so that a large picture is not copied as a whole.
+    """
+    width, height = image.size
+    rows = max(1, 2**22 // width)
+    boxes = [(0, top, width, min(top + rows, height)) for top in range(0, height, rows)]
+    lowest, highest = zip(*((v.min(), v.max()) for v in (np.array(image.crop(box)) for box in boxes)), strict=True)
+    low, high = np.min(lowest), np.max(highest)  # NaN if there is one
+    integers = low.dtype.kind in "iu"
+    if not (low >= 0 and high <= (65535 if integers else 255)):
+        raise DataError(
+            f"{path}: grey values from {low} to {high}; expected 0 to 65535 in a picture of integers, 0 to 1 or 0 to "
+            f"255 in one of floats. Convert it to 8 or 16 bits."
+        )
+    grey = Image.new("L", image.size)
+    for box in boxes:
+        values = np.array(image.crop(box))
+        scaled = values.astype(np.int32) / 257 if integers else values * (255 if high <= 1 else 1)  # 65535 = 257 · 255
+        eight_bits = np.rint(scaled)
+        grey.paste(Image.fromarray(eight_bits.astype(np.uint8)), box)
+    return grey
 
 
 def _packing(image: Image.Image) -> int:
@@ -218,7 +271,7 @@ def _labels_of_one_channel(path: Source, mode: str, values: np.ndarray) -> np.nd
     if outside.size:
         raise DataError(
             f"{path}: label {outside[0]} and others outside 0–255 in {outside.size} pixels. "
-            f"Labels are class numbers from 0 to 254, and 255 for void."
+            f"Labels are class numbers from 0 to 254, and 255 for void: number the classes so."
         )
     return values.astype(np.uint8)
 

@@ -34,7 +34,7 @@ def read_matlab_mask(file: File) -> np.ndarray:
         with file.open("rb") if isinstance(file, Path) else file.open() as opened:
             content = opened.read(_LARGEST + 1)
     except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror or error}).") from error
+        raise DataError(f"{file}: cannot be read ({error.strerror or error}). Unpack the data set again.") from error
     try:
         return _segmentation(content)
     except (ValueError, LookupError, struct.error, zlib.error) as error:

@@ -44,7 +44,8 @@ def check_known(path: str | os.PathLike[str], file: weights.WeightFile) -> None:
     if file.architecture.get("name") not in MODELS:
         raise WeightsError(
             f"{os.fspath(path)}: holds no network that minifcn knows (its own, a VGG, or a released FCN); "
-            f"its tensors are {', '.join(list(file.tensors)[:3]) or 'none'}, …"
+            f"its tensors are {', '.join(list(file.tensors)[:3]) or 'none'}, …. "
+            "Give a file of one of these; what is in this one, minifcn.weights.load reads in Python."
         )
     try:
         check_claim(MODELS[file.architecture["name"]], file)

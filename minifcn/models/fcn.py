@@ -217,7 +217,7 @@ def check_claim(network: type[Any], file: weights.WeightFile) -> None:
     if claimed > 2 * held + 2**24:
         raise WeightsError(
             f"its architecture has {claimed:,} parameters ({_sizes_in_words(file.architecture)}), but the file holds "
-            f"{held:,} numbers; it is damaged, or not whole."
+            f"{held:,} numbers; it is damaged, or not whole. Copy or fetch it again."
         )
 
 

@@ -79,7 +79,10 @@ class Module:
             problems += [f"{name}: missing from the state" for name in own if name not in state]
             problems += [f"{name}: not in the module" for name in state if name not in own]
         if problems:
-            raise WeightsError(f"load_state_dict: {len(problems)} tensors disagree:\n  " + "\n  ".join(problems))
+            raise WeightsError(
+                f"load_state_dict: {len(problems)} tensors disagree; all of this very network is expected:\n  "
+                + "\n  ".join(problems)
+            )
         for name in own.keys() & state.keys():
             parameter, value = own[name], state[name]
             value = value.numpy() if isinstance(value, Tensor) else np.asarray(value)

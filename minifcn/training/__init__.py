@@ -1,8 +1,9 @@
 """Training: optimisers, schedules, the loop, checkpoints, and whole runs."""
 
+from minifcn.prediction import label_pixels
 from minifcn.training.checkpoint import restore_checkpoint, save_checkpoint
 from minifcn.training.config import Config
-from minifcn.training.evaluation import evaluate, label_pixels, load_segmenter, predict_labels, training_size
+from minifcn.training.evaluation import evaluate, load_segmenter, predict_labels, training_size
 from minifcn.training.loop import train
 from minifcn.training.losses import classification_loss, segmentation_loss
 from minifcn.training.optim import SGD, Adam, Optimizer, paper_groups

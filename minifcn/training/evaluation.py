@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from minifcn import models, visualize, weights
 from minifcn.autograd.tensor import Tensor, no_grad
@@ -134,34 +133,6 @@ def _percent(fraction: float) -> str:
 def _with_void(labels: np.ndarray, ignore_label: int | None) -> np.ndarray:
     """The labels with void in the place of one of them."""
     return labels if ignore_label is None else np.where(labels == ignore_label, np.uint8(VOID), labels)
-
-
-def label_pixels(
-    model: Module,
-    image: np.ndarray,
-    preprocessing: Preprocessing,
-    size: tuple[int, int] | None = None,
-    device: str = "cpu",
-) -> np.ndarray:
-    """The class of each pixel of a uint8 (H, W, 3) picture, as uint8 (H, W).
-
-    size: what the picture is scaled to for the network; the scores are scaled back before the best class is chosen, so
-    that borders are as smooth as the network sees them.
-    """
-    height, width = image.shape[:2]
-    if size is not None and size != (height, width):
-        image = np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
-    model.eval()
-    with no_grad():
-        scores = model(Tensor(preprocessing.apply(image)[None], device=device)).numpy()[0]  # (C, h, w)
-    if scores.shape[1:] == (height, width):
-        return scores.argmax(axis=0).astype(np.uint8)
-    best, labels = np.full((height, width), -np.inf, np.float32), np.zeros((height, width), np.uint8)
-    for number, score in enumerate(scores):  # class by class, so that a large picture needs no C planes of its size
-        plane = np.asarray(Image.fromarray(score).resize((width, height), Image.Resampling.BILINEAR))
-        labels[plane > best] = number
-        np.maximum(best, plane, out=best)
-    return labels
 
 
 def load_segmenter(path: str | os.PathLike[str], device: str = "cpu") -> tuple[FCN | FCNBasic, WeightFile]:

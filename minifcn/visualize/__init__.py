@@ -15,7 +15,7 @@ from minifcn.visualize.diagrams import Picture, feature_maps, gallery, lines, ma
 from minifcn.visualize.label_maps import add_legend, colorize, legend, overlay
 from minifcn.visualize.plots import curves
 from minifcn.visualize.positions import positions
-from minifcn.visualize.save import save_figure, save_mask, save_picture
+from minifcn.visualize.save import bands, pixel_counts, save_figure, save_mask, save_overlay, save_picture
 from minifcn.visualize.sheets import comparison_sheet, contact_sheet, prediction_sheet
 from minifcn.visualize.style import LINE_COLORS, PANEL, TEXT
 
@@ -25,6 +25,7 @@ __all__ = [
     "TEXT",
     "Picture",
     "add_legend",
+    "bands",
     "colorize",
     "comparison_sheet",
     "confusion_picture",
@@ -37,10 +38,12 @@ __all__ = [
     "matrices",
     "overlay",
     "picture",
+    "pixel_counts",
     "plane",
     "positions",
     "prediction_sheet",
     "save_figure",
     "save_mask",
+    "save_overlay",
     "save_picture",
 ]

@@ -58,11 +58,13 @@ def read_container(path: Path) -> Container:
         )
         raise WeightsError(f"{path}: there is no such weight file.{fetch}") from None
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror}).") from None
+        raise WeightsError(
+            f"{path}: cannot be read ({error.strerror}). Give the path of a file that you may read."
+        ) from None
     except WeightsError:
         raise
     except ValueError as error:  # a zero byte in the path
-        raise WeightsError(f"{path!s:.200}: is no path ({error}).") from None
+        raise WeightsError(f"{path!s:.200}: is no path ({error}). Give that of a weight file.") from None
     if head[8:9] == b"{":
         tensors, metadata = safetensors.read(path)
         return Container("safetensors", tensors, metadata)
@@ -96,7 +98,7 @@ def _zip_reader(path: Path) -> tuple[str, Callable[[Path], dict[str, np.ndarray]
     for name in names:
         if re.match(r"/|[A-Za-z]:", name) or "\\" in name or ".." in name.split("/"):
             raise WeightsError(
-                f"{path}: its entry {name[:60]!r} points out of the archive; no program writes such a file."
+                f"{path}: its entry {name[:60]!r} points out of the archive, as no program writes it. Fetch it anew."
             )
     if any(name.endswith("data.pkl") for name in names):
         return "PyTorch (zip)", pytorch.read_zip

@@ -127,9 +127,9 @@ def _own_record(path: Path, metadata: Mapping[str, str]) -> _Record | None:
     try:
         about = json.loads(metadata[_RECORD])
     except (ValueError, RecursionError):
-        raise WeightsError(f"{path}: its record is damaged; it is not JSON.") from None
+        raise WeightsError(f"{path}: its record is damaged; it is not JSON. Copy or convert the file again.") from None
     if not isinstance(about, dict):
-        raise WeightsError(f"{path}: its record is damaged; it is not a JSON object.")
+        raise WeightsError(f"{path}: its record is damaged; it is not a JSON object. Copy or convert the file again.")
     if about.get("format", FORMAT) != FORMAT:
         raise WeightsError(
             f"{path}: has format {about.get('format')}, this version reads format {FORMAT}; update minifcn."
@@ -139,14 +139,17 @@ def _own_record(path: Path, metadata: Mapping[str, str]) -> _Record | None:
     if not all(isinstance(part, dict) for part in objects):
         raise WeightsError(
             f"{path}: its record is damaged; architecture, preprocessing, record and the source in it are JSON objects."
+            " Copy or convert the file again."
         )
     architecture, preprocessing, record = parts
     if architecture and not isinstance(architecture.get("name"), str):
-        raise WeightsError(f"{path}: its record is damaged; the architecture has no name.")
+        raise WeightsError(
+            f"{path}: its record is damaged; the architecture has no name. Copy or convert the file again."
+        )
     try:
         return _Record(architecture, Preprocessing.from_dict(preprocessing), record, about.get("names", OWN_NAMES))
     except WeightsError as error:
-        raise WeightsError(f"{path}: its record is damaged; {error}") from None
+        raise WeightsError(f"{path}: its record is damaged; {error} Copy or convert the file again.") from None
 
 
 def save_weights(

@@ -20,5 +20,5 @@ def check_claim(path: Path, claimed: int) -> None:
     if claimed > FACTOR * size + HEADROOM:
         raise WeightsError(
             f"{path}: claims to hold {claimed:,} bytes of tensors, but has only {size:,} bytes itself; it is damaged, "
-            "or made to exhaust the memory."
+            "or made to exhaust the memory. Fetch it again."
         )

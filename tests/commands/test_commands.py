@@ -1,5 +1,6 @@
 """The three commands as a user calls them: what they leave behind, and what bad input gets."""
 
+import errno
 import json
 import os
 import signal
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minifcn import Tensor, models, no_grad
+from minifcn import Tensor, commands, models, no_grad
+from minifcn.errors import UsageError
 from minifcn.weights import Preprocessing, load, save_weights
 
 TINY = ["--model", "fcn8s", "--width", "2", "--fc-width", "4", "--batch-size", "2", "--steps", "3", "--quiet"]
@@ -218,6 +220,36 @@ def test_an_absent_gpu_is_wrong_usage_and_never_the_cpu(tmp_path, trained):
         fails(process, 2, "--device gpu:99", "CuPy")
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "out/x.png"), "out/x.png: Permission denied; name a place"),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), "x: No space left on device; make room"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "x"), "a folder is expected there"),
+        (MemoryError(), "out of memory; where pictures are computed, use a smaller --size, --tile"),
+        (UsageError("--x 1: 2 is needed."), "--x 1: 2 is needed."),
+    ],
+)
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_the_system_refuses_is_said_with_a_remedy_and_no_traceback(monkeypatch, capsys, error, words, debug):
+    """A bare "[Errno 13]", which helps nobody; a traceback for a full disk; none for --debug."""
+
+    def fail(arguments):
+        raise error
+
+    parser = commands.Parser("x", "", "")
+    parser.add_debug_option()
+    monkeypatch.setattr(sys, "argv", ["x", *(["--debug"] if debug else [])])
+    monkeypatch.setattr(signal, "signal", lambda *arguments: None)  # what it sets for its own process
+    with pytest.raises(SystemExit) as ended:
+        commands.run_command(fail, parser)
+    assert ended.value.code == (2 if isinstance(error, UsageError) else 1)
+    shown = capsys.readouterr().err
+    assert "error: " in shown
+    assert words in shown
+    assert ("Traceback" in shown) == debug
 
 
 def test_an_unknown_device_is_wrong_usage():

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from minifcn.data import image_size, read_image
+from minifcn.data import Picture, image_size, read_image
 from minifcn.errors import DataError
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -232,3 +232,36 @@ def test_random_damage_only_ever_raises_data_errors(tmp_path):
         path.write_bytes(content)
         with contextlib.suppress(DataError):
             assert read_image(path).ndim == 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_parts_of_a_picture_are_those_of_the_whole(tmp_path, orientation):
+    """A part taken where the stored picture has it, before it is turned; rows for columns; a range scaled by itself."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    palette = Image.fromarray(RGB).convert("P")
+    paths = [
+        save(tmp_path / "rgb.png", RGB, exif=exif),
+        save(tmp_path / "deep.tif", WIDE, exif=exif),
+        save(tmp_path / "floats.tif", np.array([[0, 0.2], [1, 0.5], [0.1, 0.3]], np.float32), exif=exif),
+    ]
+    palette.save(tmp_path / "palette.png", transparency=0, exif=exif)
+    for path in (*paths, tmp_path / "palette.png"):
+        whole, picture = read_image(path), Picture.read(path)
+        assert picture.shape == whole.shape
+        for part in (np.s_[:, :], np.s_[1:2, :], np.s_[:, 0:1], np.s_[0:2, 1:2], np.s_[1:, -1:]):
+            assert_array_equal(picture[part], whole[part])
+            assert picture[part].flags.c_contiguous
+
+
+def test_a_picture_that_fits_in_no_memory_says_so(tmp_path, monkeypatch):
+    """Called truncated: a sound picture would be thrown away."""
+
+    def load(image):
+        raise MemoryError
+
+    path = save(tmp_path / "large.png", RGB)
+    monkeypatch.setattr(Image.Image, "load", load)
+    for read in (read_image, Picture.read):
+        with pytest.raises(DataError, match=r"large\.png: there is not enough memory"):
+            read(path)

@@ -11,10 +11,16 @@ from PIL import Image
 
 from minifcn.errors import UsageError
 from minifcn.visualize import (
+    add_legend,
+    bands,
     colorize,
     curves,
+    overlay,
+    pixel_counts,
+    save,
     save_figure,
     save_mask,
+    save_overlay,
     save_picture,
 )
 
@@ -72,6 +78,25 @@ def test_pictures_and_figures_repeat_byte_for_byte(tmp_path):
     save_picture(grey(3, 5, 7), tmp_path / "grey.png")
     with Image.open(tmp_path / "grey.png") as picture:
         assert_array_equal(np.asarray(picture), grey(3, 5, 7))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (50, 3), (37, 53)])
+def test_pictures_written_some_rows_at_a_time_are_whole(tmp_path, monkeypatch, palette, shape):
+    """The first row of a band taken for the difference from nothing; a last band of fewer rows left out."""
+    monkeypatch.setattr(save, "bands", lambda shape: bands(shape, 100))
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (*shape, 3), np.uint8), rng.integers(0, 4, shape, np.uint8)
+    save_picture(pixels, tmp_path / "picture.png")
+    save_mask(labels, palette, tmp_path / "mask.png")
+    save_overlay(pixels, labels, palette, CLASSES, tmp_path / "overlay.png", alpha=0.3)
+    for name, expected in {"picture": pixels, "mask": labels}.items():
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert_array_equal(np.asarray(image), expected)
+    with Image.open(tmp_path / "overlay.png") as image:
+        present = set(np.unique(labels)) - {0}
+        expected = add_legend(overlay(pixels, labels, palette, alpha=0.3), CLASSES, palette, present)
+        assert_array_equal(np.asarray(image), expected)
+    assert pixel_counts(labels)[:4].tolist() == np.bincount(labels.ravel(), minlength=4).tolist()
 
 
 def test_a_figure_is_saved_with_its_panel(tmp_path):
