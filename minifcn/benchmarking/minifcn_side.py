@@ -58,7 +58,7 @@ def _operation(case: Case, arrays: dict[str, np.ndarray], device: str) -> Worklo
     labels = Tensor(arrays["labels"], device=device) if "labels" in arrays else None
     cotangent = Tensor(arrays["cotangent"], device=device).data if "cotangent" in arrays else None
 
-    geometry = {"stride": case.stride, "padding": case.padding}
+    geometry: dict[str, Any] = {"stride": case.stride, "padding": case.padding}
     compute: dict[str, Callable[[], Tensor]] = {
         "conv2d": lambda: ops.conv2d(x, inputs["weight"], inputs["bias"], **geometry),
         "conv_transpose2d": lambda: ops.conv_transpose2d(x, inputs["weight"], **geometry),
