@@ -51,7 +51,7 @@ FCN8S = CASES["fcn8s-500x500/forward"].architecture
 SMALL = {"num_classes": 3, "width": 2, "fc_width": 5}
 
 
-@pytest.mark.parametrize("name", ["fcn32s", "fcn16s", "fcn8s", "fcn4s"])
+@pytest.mark.parametrize("name", ["fcn32s", "fcn16s", "fcn8s", "fcn4s", "fcn2s"])
 @pytest.mark.parametrize(("geometry", "size"), [("paper", (9, 30)), ("same", (45, 70))])
 @pytest.mark.parametrize("learned", ["none", "intermediate", "all"])
 def test_operations_are_those_that_the_network_does(monkeypatch, name, geometry, size, learned):
@@ -59,8 +59,8 @@ def test_operations_are_those_that_the_network_does(monkeypatch, name, geometry,
     done = {}
 
     def recording(kind, forward):
-        def call(layer, x):
-            y = forward(layer, x)
+        def call(layer, x, **options):
+            y = forward(layer, x, **options)
             positions = x if kind is nn.ConvTranspose2d else y  # at each of them all weights are used
             products = layer.weight.size * positions.size // positions.shape[1]
             done[id(layer)] = (products, products * (1 + x.requires_grad + layer.weight.requires_grad))
