@@ -134,12 +134,12 @@ def test_a_recipe_that_does_not_exist_lists_those_that_do():
 @pytest.mark.parametrize(
     ("recipe", "file", "given", "expected"),
     [
-        ("from-scratch", "", {}, 0.0),  # says nothing of it: Config's default
+        ("miniature", "", {}, 0.0),  # says nothing of it: Config's default
         ("heavy", "", {}, 5e-4),
         ("heavy", "weight_decay = 1e-3", {}, 1e-3),
         ("heavy", "weight_decay = 1e-3", {"weight_decay": 2e-3}, 2e-3),
         ("heavy", "", {"weight_decay": 2e-3}, 2e-3),
-        ("from-scratch", "", {"weight_decay": 2e-3}, 2e-3),
+        ("miniature", "", {"weight_decay": 2e-3}, 2e-3),
         ("heavy", "weight_decay = 0", {}, 0.0),  # 0 is a value, not the absence of one
         ("heavy", "weight_decay = 1e-3", {"weight_decay": 0.0}, 0.0),
     ],
