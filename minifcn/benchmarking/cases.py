@@ -168,7 +168,7 @@ def _other_operations() -> Iterator[Case]:
 
 def _networks() -> Iterator[Case]:
     # Without dropout, whose random choices no two libraries share, outputs and gradients can be compared.
-    narrow = {"name": "fcn4s", "num_classes": 11, "width": 16, "fc_width": 256, "geometry": "same", "dropout": 0.0}
+    narrow = {"name": "fcn2s", "num_classes": 11, "width": 16, "fc_width": 256, "geometry": "same", "dropout": 0.0}
     yield network_case("narrow", {**narrow, "batch_norm": True}, (4, 3, 180, 240), TRAINING, "adam", quick=True)
     fcn8s = {"name": "fcn8s", "num_classes": CLASSES, "width": 64, "geometry": "paper", "dropout": 0.0}
     for size in ((375, 500), (500, 500)):
