@@ -1,0 +1,152 @@
+"""A fake CuPy on NumPy, for machines without a GPU. Passing on it is not passing on a GPU.
+
+It says no where CuPy says no: to host arrays, to what CuPy lacks, to half-precision sparse matrices; and does what
+CuPy does where that differs from NumPy (see array.py, functions.py, sparse.py). It knows nothing of speed, of streams,
+of rounding, or of how kernels are compiled. `modules()` are to be put into `sys.modules`; facts.json says which names
+there are, and derive.py makes it anew from an installed CuPy.
+"""
+
+import types
+from typing import Any
+
+import numpy as np
+
+from fake_cupy import functions, sparse
+from fake_cupy.array import FACTS, ndarray
+from fake_cupy.device import CompileException, CUBLASError, CUDARuntimeError, OutOfMemoryError, card
+
+__all__ = [
+    "CUBLASError",
+    "CUDARuntimeError",
+    "CompileException",
+    "OutOfMemoryError",
+    "card",
+    "modules",
+    "ndarray",
+]
+
+
+def modules() -> dict[str, types.ModuleType]:
+    """The modules of CuPy by name."""
+    made = {name: _Module(name) for name in ("cupy", "cupyx", "cupyx.scipy", "cupyx.scipy.sparse")}
+    cupy = made["cupy"]
+    cupy.__version__ = f"{FACTS['cupy']} (fake)"
+    cupy.ndarray = ndarray
+    cupy.asnumpy, cupy.get_array_module = functions.asnumpy, functions.get_array_module
+    cupy.cuda = _cuda()
+    cupy.random = types.SimpleNamespace(default_rng=_Generator, Generator=_Generator)
+    cupy.get_default_memory_pool = lambda: _Pool
+    cupy.RawModule = _RawModule
+    cupyx = made["cupyx"]
+    cupyx.scipy = made["cupyx.scipy"]
+    cupyx.scatter_add = functions.scatter("add")
+    cupyx.empty_pinned = lambda shape, dtype=float, order="C": np.empty(shape, dtype, order)
+    made["cupyx.scipy"].sparse = made["cupyx.scipy.sparse"]
+    vars(made["cupyx.scipy.sparse"]).update(sparse.NAMES)
+    return made
+
+
+class _Module(types.ModuleType):
+    """A module whose names are those of the facts."""
+
+    def __getattr__(self, name: str) -> Any:
+        if self.__name__ == "cupy":
+            if name in FACTS["shared"]:
+                return getattr(np, name)
+            if name in FACTS["ufuncs"]:
+                return functions.ufunc(name)
+            if name in FACTS["functions"] and name not in functions.UNTAUGHT:
+                return lambda *arguments, **keywords: functions.call(name, arguments, keywords)
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r} (CuPy has none, or it is untaught)")
+
+
+class _Generator:
+    """cupy.random.Generator has neither permutation nor choice nor shuffle, and its state cannot be saved."""
+
+    def __init__(self, seed: Any = None) -> None:
+        self._host = np.random.default_rng(seed)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in FACTS["generator"]:
+            raise AttributeError(f"'Generator' object has no attribute {name!r}")
+        # Another stream of numbers than NumPy's from the same seed.
+        return lambda *arguments, **keywords: functions.wrap(1 - getattr(self._host, name)(*arguments, **keywords))
+
+    def __reduce__(self) -> Any:
+        raise TypeError("no default __reduce__ due to non-trivial __cinit__")
+
+
+class _Pool:
+    """cupy.get_default_memory_pool()."""
+
+    @staticmethod
+    def set_limit(size: int | None = None, fraction: float | None = None) -> None:
+        card.limit = int(card.total_bytes * fraction) if size is None and fraction is not None else size or 0
+
+    @staticmethod
+    def get_limit() -> int:
+        return card.limit
+
+    @staticmethod
+    def used_bytes() -> int:
+        return card.used_bytes
+
+    @staticmethod
+    def total_bytes() -> int:
+        return card.used_bytes
+
+    @staticmethod
+    def free_all_blocks() -> None:
+        pass
+
+
+class _Device:
+    def __init__(self, number: int | None = None) -> None:
+        self.id = card.current if number is None else number
+
+    def use(self) -> None:
+        card.compute()
+        card.current = self.id
+
+    def __enter__(self) -> "_Device":
+        self._before, card.current = card.current, self.id
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        card.current = self._before
+
+
+def _count() -> int:
+    if isinstance(card.fault, CUDARuntimeError):
+        raise card.fault
+    return card.count
+
+
+def _cuda() -> types.SimpleNamespace:
+    runtime = types.SimpleNamespace(
+        CUDARuntimeError=CUDARuntimeError,
+        getDeviceCount=_count,
+        getDeviceProperties=lambda number: {"name": b"fake device", "totalGlobalMem": card.total_bytes},
+        driverGetVersion=lambda: 13000,
+        runtimeGetVersion=lambda: 13000,
+        memGetInfo=lambda: (card.total_bytes - card.used_bytes, card.total_bytes),
+    )
+    stream = types.SimpleNamespace(synchronize=card.wait, ptr=0)
+    return types.SimpleNamespace(
+        runtime=runtime,
+        memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+        compiler=types.SimpleNamespace(CompileException=CompileException),
+        Device=_Device,
+        get_current_stream=lambda: stream,
+        is_available=lambda: card.count > 0,
+    )
+
+
+class _RawModule:
+    """Compiles nothing."""
+
+    def __init__(self, *, code: str, **options: Any) -> None:
+        self.code = code
+
+    def get_function(self, name: str) -> Any:
+        raise NotImplementedError("the fake runs no CUDA")
