@@ -101,6 +101,8 @@ def to_host(value: Any) -> Any:
         return value.numpy()
     if isinstance(value, list | tuple):
         return [to_host(one) for one in value]
+    if isinstance(value, dict):
+        return {key: to_host(one) for key, one in value.items()}
     return value.get() if hasattr(value, "get") and hasattr(value, "dtype") else value
 
 
@@ -120,8 +122,8 @@ def default_backend() -> Backend:
 
 
 def on_device(array: Any) -> Any:
-    """A raw array on the default device."""
-    return default_backend().asarray(np.asarray(array))
+    """A raw array (or a list of numbers) on the default device; None stays None."""
+    return None if array is None else default_backend().asarray(array)
 
 
 def freeze(array: Any) -> None:

@@ -20,13 +20,15 @@ ALLOWED = {
     "files": set(),
     "downloads": {"errors", "files"},
     "threads": set(),
-    "backend": {"errors", "threads"},
+    "gpu": {"errors"},
+    "kernels": set(),
+    "backend": {"errors", "threads", "gpu", "kernels"},
     "autograd": {"errors", "backend"},
     "ops": {"errors", "backend", "autograd"},
     "nn": {"errors", "backend", "autograd", "ops"},
     "models": {"errors", "backend", "autograd", "ops", "nn", *LEAVES},
     **{leaf: {"errors", "files", "downloads", "threads"} for leaf in LEAVES},
-    SHARED_BY_COMMANDS: {"errors", "files", "backend"},
+    SHARED_BY_COMMANDS: {"errors", "files", "backend", "gpu"},
     "training": {"errors", "files", "backend", "autograd", "ops", "nn", "models", *LEAVES},
 }
 

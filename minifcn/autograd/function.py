@@ -67,7 +67,12 @@ class Function:
         backend = next(tensor.backend for tensor in tensors if tensor is not None)
         needs = tuple(tensor is not None and tensor.requires_grad and is_recording() for tensor in tensors)
         ctx = Context(backend, needs)
-        result = cls.forward(ctx, *(None if tensor is None else tensor.data for tensor in tensors), **constants)
+        try:
+            result = cls.forward(ctx, *(None if tensor is None else tensor.data for tensor in tensors), **constants)
+        except Exception as error:
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors if tensor is not None)
+            backend.explain(error, f"{cls.__name__} of {shapes}")
+            raise
         output, *extras = result if isinstance(result, tuple) else (result,)
         node = Node(cls, ctx, tensors) if any(needs) else None
         tensor = Tensor._made_by(node, ctx.output_backend.asarray(output), ctx.output_backend)

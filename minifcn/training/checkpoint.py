@@ -26,7 +26,7 @@ class Progress:
     stage: by number; step: how many are done in it; seconds: spent on it so far; results: of the finished stages;
     baselines: what predicting one class everywhere scores on the same pictures; preprocessing: how pictures become
     inputs; source: the pretrained weights it started from; class_weights: each class's in the loss, [] for equal ones;
-    config: Config.to_toml() of the run so far, "" if that is not known.
+    config: Config.to_toml() of the run so far, "" if that is not known; machines: what it was computed on so far.
     """
 
     stage: int = 0
@@ -38,6 +38,7 @@ class Progress:
     source: dict[str, Any] = field(default_factory=dict)
     class_weights: list[float] = field(default_factory=list)
     config: str = ""
+    machines: list[dict[str, Any]] = field(default_factory=list)
 
 
 def save_checkpoint(path: Path, model: Module, optimizer: Optimizer, progress: Progress) -> None:

@@ -105,13 +105,22 @@ class RunFolder:
             path, model.state_dict(), architecture=model.architecture, preprocessing=preprocessing, record=record
         )
 
-    def write_report(self, results: Sequence[Mapping[str, Any]], baselines: Sequence[Mapping[str, Any]]) -> None:
-        """report.json: the classifier apart, since it labels pictures, not pixels."""
+    def write_report(
+        self,
+        results: Sequence[Mapping[str, Any]],
+        baselines: Sequence[Mapping[str, Any]],
+        machines: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """report.json: the classifier apart, since it labels pictures, not pixels.
+
+        machines: what the run was computed on, in order, as Backend.describe says it.
+        """
         report = {
             "stages": [dict(result) for result in results if "mean_iu" in result],
             "classifier": next((dict(result) for result in results if "mean_iu" not in result), None),
             "all_background": dict(baselines[0]),
             "most_frequent": dict(baselines[1]) if len(baselines) > 1 else None,
+            "machines": [dict(machine) for machine in machines],
         }
         write_atomically(self.path / "report.json", to_json(report).encode())
 

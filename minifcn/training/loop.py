@@ -61,9 +61,10 @@ def train(
         total, images = 0.0, 0
         for batch in islice(batches, accumulate):
             value = loss(model(Tensor(batch.images, device=device)), batch.labels, generator)
-            _check_finite(value.item(), number + 1, batch, optimizer)
+            found = value.item()  # the one number of a step that is waited for
+            _check_finite(found, number + 1, batch, optimizer)
             (value / accumulate if accumulate > 1 else value).backward()
-            total, images = total + value.item() / accumulate, images + len(batch.images)
+            total, images = total + found / accumulate, images + len(batch.images)
         optimizer.step()
         yield Step(number + 1, total, optimizer.lr_factor, images)
 

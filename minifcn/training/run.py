@@ -16,6 +16,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from minifcn import models, weights
+from minifcn.backend import get_backend
 from minifcn.data import Loader
 from minifcn.data.frequency import class_weights, count_pixels
 from minifcn.errors import DataError, UsageError, WeightsError
@@ -81,6 +82,7 @@ class Run:
                 self._start_from(weights.load(config.weights) if pretrained is None else pretrained)
             self.progress.class_weights = self._weigh_classes()
         self.progress.config = config.to_toml()
+        self._note_machine()
         self.preprocessing = Preprocessing.from_dict(self.progress.preprocessing)
         self.folder.open(config, resume=resume)
         self.folder.start_rows()
@@ -91,7 +93,7 @@ class Run:
         for number in range(self.progress.stage, len(self.config.stages)):
             model = self._run_stage(number, model)
         stages = [stage for stage in self.config.stages if stage != CLASSIFIER]
-        self.folder.write_report(self.progress.results, self.progress.baselines)
+        self.folder.write_report(self.progress.results, self.progress.baselines, self.progress.machines)
         self.folder.draw(stages, self.val_set, self.preprocessing, scaled_size(self.config), self.device)
         return self.progress.results
 
@@ -219,6 +221,12 @@ class Run:
                 "was learnt by heart, not how well new pictures will be labelled.",
                 file=sys.stderr,
             )
+
+    def _note_machine(self) -> None:
+        """Add the device to those the run was computed on, unless the last part was computed on the same."""
+        machine = get_backend(self.device).describe()
+        if self.progress.machines[-1:] != [machine]:
+            self.progress.machines.append(machine)
 
     def _warn_of_another_config(self) -> None:
         """Say so if config.toml was changed since the checkpoint was saved: then it does not repeat the run."""

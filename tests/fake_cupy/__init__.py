@@ -6,6 +6,7 @@ of rounding, or of how kernels are compiled. `modules()` are to be put into `sys
 there are, and derive.py makes it anew from an installed CuPy.
 """
 
+import re
 import types
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 from fake_cupy import functions, sparse
 from fake_cupy.array import FACTS, ndarray
 from fake_cupy.device import CompileException, CUBLASError, CUDARuntimeError, OutOfMemoryError, card
+from minifcn.kernels import twins
+from minifcn.kernels.source import C_TYPES
 
 __all__ = [
     "CUBLASError",
@@ -103,6 +106,7 @@ class _Pool:
 class _Device:
     def __init__(self, number: int | None = None) -> None:
         self.id = card.current if number is None else number
+        self.compute_capability = card.compute_capability
 
     def use(self) -> None:
         card.compute()
@@ -143,10 +147,42 @@ def _cuda() -> types.SimpleNamespace:
 
 
 class _RawModule:
-    """Compiles nothing."""
+    """Compiles nothing: a launch checks what CUDA would take without a word, and runs the kernel's twin in NumPy."""
 
     def __init__(self, *, code: str, **options: Any) -> None:
         self.code = code
 
     def get_function(self, name: str) -> Any:
-        raise NotImplementedError("the fake runs no CUDA")
+        signature = re.search(rf"void {name}\((.*?)\) {{", self.code)
+        if signature is None:
+            raise CUDARuntimeError(500, "cudaErrorSymbolNotFound", "named symbol not found")
+        declared = [parameter.strip().removeprefix("const ") for parameter in signature[1].split(",")]
+
+        def launch(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
+            card.compute()
+            card.launches.append(name)
+            if len(arguments) != len(declared):
+                raise TypeError(f"{name}: {len(arguments)} arguments for {len(declared)} parameters")
+            if not (0 < block[0] <= 1024 and 0 < grid[0] < 2**31):
+                raise CUDARuntimeError(9, "cudaErrorInvalidConfiguration", "invalid configuration argument")
+            getattr(twins, name)(*(_argument(name, *pair) for pair in zip(declared, arguments, strict=True)))
+
+        return launch
+
+
+def _argument(name: str, parameter: str, value: Any) -> Any:
+    """What a kernel reads: the memory of a contiguous device array of the declared type, or a number of that size."""
+    declared = _C_TYPES[parameter.rpartition(" ")[0].removesuffix("*").strip()]
+    if "*" in parameter:
+        if not isinstance(value, ndarray) or value.dtype != declared or not value.flags.c_contiguous:
+            what = f"{value.dtype} of {value.shape}" if isinstance(value, ndarray) else type(value)
+            raise TypeError(f"{name}: {parameter} is given {what}, not a contiguous device array of {declared}")
+        return value._memory
+    if not isinstance(value, np.generic) or value.dtype != declared:
+        raise TypeError(
+            f"{name}: {parameter} is given {value!r} ({type(value).__name__}), whose bytes mean another number"
+        )
+    return int(value) if declared.kind == "i" else value
+
+
+_C_TYPES = {name: np.dtype(dtype) for dtype, name in C_TYPES.items()}

@@ -39,6 +39,7 @@ class Card:
     """
 
     count: int = 1
+    compute_capability: str = "90"
     current: int = 0
     total_bytes: int = 8 * 2**30
     used_bytes: int = 0

@@ -27,12 +27,13 @@ class spmatrix:
         elif isinstance(source, ndarray):
             source = source._memory
         elif isinstance(source, tuple):
+            if isinstance(source[0], ndarray):
+                _check_values(source[0].dtype)  # SciPy has rules of its own
             source = tuple(_part(one) for one in source)
         elif isinstance(source, np.ndarray):
             raise TypeError(f"Unsupported type {type(source)}")
         made = type(self)._make(source, shape=shape, dtype=dtype, copy=copy)
-        if made.dtype.char not in _VALUES:
-            raise ValueError(f"Only bool, float32, float64, complex64 and complex128 are supported, not {made.dtype}")
+        _check_values(made.dtype)
         self._host = made
 
     def get(self) -> Any:
@@ -87,6 +88,11 @@ class spmatrix:
 
     def __rmatmul__(self, other: Any) -> Any:
         raise TypeError(f"Unsupported type {type(other)}")
+
+
+def _check_values(dtype: np.dtype) -> None:
+    if dtype.char not in _VALUES:
+        raise ValueError(f"Only bool, float32, float64, complex64 and complex128 are supported, not {dtype}")
 
 
 def _part(value: Any) -> Any:
