@@ -15,6 +15,7 @@ from minifcn import Tensor, backend, gpu, models, nn, ops, predict
 from minifcn.backend import choose_device, get_backend
 from minifcn.commands import parse_memory, run_command, set_up_machine
 from minifcn.errors import DeviceError, DeviceLostError, DeviceMemoryError, UsageError
+from minifcn.training import study
 
 OLD_DRIVER = CUDARuntimeError(
     35, "cudaErrorInsufficientDriver", "CUDA driver version is insufficient for CUDA runtime version"
@@ -238,6 +239,8 @@ def test_precision_memory_and_determinism_reach_cupy_and_the_report(monkeypatch,
         assert (about["precision"], about["deterministic"], about["memory_limit"]) == ("tf32", True, 6 * 2**30)
         assert (about["name"], about["device"], about["cuda"]) == ("fake device", "gpu", "13.0")
         assert "tf32, deterministic" in capsys.readouterr().err
+        handed_on = machine(*study._machine_options("gpu", 1))  # to the runs of a study, in processes of their own
+        assert (handed_on.precision, handed_on.deterministic, handed_on.gpu_memory_limit) == ("tf32", True, 6 * 2**30)
 
 
 @pytest.mark.parametrize("options", [("--precision", "tf32"), ("--gpu-memory-limit", "6G")])
