@@ -63,6 +63,12 @@ class Backend:
         """What a report has to say of the device; see gpu.describe for that of a GPU."""
         return {"device": self.name, "threads": self.workers, "precision": "float32"}
 
+    def limit_memory(self, size: int) -> None:
+        """Use at most `size` bytes of a GPU's memory for arrays; UsageError on the CPU, which nothing limits."""
+        raise UsageError(
+            "--gpu-memory-limit: is for a GPU, but the device is the CPU; add --device gpu, or leave it out."
+        )
+
     def explain(self, error: Exception, what: str) -> None:
         """Raise what an error of this device means, in words that a user can act on; return if it speaks for itself.
 
@@ -164,7 +170,7 @@ class _GpuBackend(Backend):
             raise explained from error
 
     def limit_memory(self, size: int) -> None:
-        """Use at most `size` bytes of the device's memory for arrays (workspaces of cuBLAS and kernels come on top)."""
+        # For arrays: workspaces of cuBLAS and the kernels themselves come on top.
         self.xp.get_default_memory_pool().set_limit(size=size)
 
     def scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:

@@ -74,12 +74,11 @@ def _set_up_device(arguments: argparse.Namespace) -> None:
     if asked == "auto":
         print(f"--device auto: {arguments.device}. {why}", file=sys.stderr)
     backend = get_backend(arguments.device)
-    limit = arguments.gpu_memory_limit
-    if arguments.device == "cpu" and (arguments.precision != "float32" or limit):
-        option = "--gpu-memory-limit" if limit else f"--precision {arguments.precision}"
+    if arguments.device == "cpu" and arguments.precision != "float32":
+        option = f"--precision {arguments.precision}"
         raise UsageError(f"{option}: is for a GPU, but the device is the CPU; add --device gpu, or leave it out.")
-    if limit:
-        backend.limit_memory(limit)
+    if arguments.gpu_memory_limit:
+        backend.limit_memory(arguments.gpu_memory_limit)
     if arguments.device != "cpu":
         about = backend.describe()
         known = [about["name"], *(f"{key} {about[key]}" for key in ("driver", "cuda", "cupy") if about[key])]
