@@ -21,7 +21,9 @@ import numpy as np
 import scipy.sparse
 from threadpoolctl import ThreadpoolController
 
+from minifcn import gpu
 from minifcn.errors import DeviceError, UsageError
+from minifcn.kernels import DeviceKernels, HostKernels
 from minifcn.threads import can_start_threads
 
 Array = Any  # an array of some backend: numpy.ndarray or cupy.ndarray
@@ -51,6 +53,27 @@ class Backend:
 
     def synchronize(self) -> None:
         """Wait until everything asked of this device is done (for timing); the CPU is never behind."""
+
+    @functools.cached_property
+    def kernels(self) -> HostKernels:
+        """What `xp` cannot say well: im2col and its adjoint, pooling, and what is fused into one pass."""
+        return HostKernels(self.xp)
+
+    def describe(self) -> dict[str, Any]:
+        """What a report has to say of the device; see gpu.describe for that of a GPU."""
+        return {"device": self.name, "threads": self.workers, "precision": "float32"}
+
+    def limit_memory(self, size: int) -> None:
+        """Use at most `size` bytes of a GPU's memory for arrays; UsageError on the CPU, which nothing limits."""
+        raise UsageError(
+            "--gpu-memory-limit: is for a GPU, but the device is the CPU; add --device gpu, or leave it out."
+        )
+
+    def explain(self, error: Exception, what: str) -> None:
+        """Raise what an error of this device means, in words that a user can act on; return if it speaks for itself.
+
+        what: the operation that failed, with its shapes.
+        """
 
     def scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
         """An array of any contents, whose memory the next call with this name, in the same thread, gives out again.
@@ -85,6 +108,10 @@ class Backend:
         diagonal = weight[np.arange(len(weight)), np.arange(len(weight))]  # (C, kh, kw)
         alike = (diagonal == diagonal[0]).all() and np.count_nonzero(weight) == np.count_nonzero(diagonal)
         return diagonal[0].copy() if alike else None
+
+    def sum_by_label(self, values: Array, labels: Array, count: int) -> Array:
+        """The sum of the values that have each label 0 … count − 1: two arrays of one shape give (count,), float64."""
+        return np.bincount(labels.ravel(), values.ravel(), count)
 
     @property
     def workers(self) -> int:
@@ -138,11 +165,42 @@ class Backend:
 class _GpuBackend(Backend):
     """CuPy in NumPy's place."""
 
+    @functools.cached_property
+    def kernels(self) -> HostKernels:
+        return DeviceKernels(self.xp)
+
+    def asarray(self, array: Any, dtype: Any = None) -> Array:
+        try:
+            return super().asarray(array, dtype)
+        except Exception as error:
+            self.explain(error, f"copying an array of {np.shape(array)} to the device")
+            raise
+
     def to_numpy(self, array: Array) -> np.ndarray:
-        return self.xp.asnumpy(array)
+        try:
+            return self.xp.asnumpy(array)
+        except Exception as error:  # of this, or of anything asked of the device before: it answers when waited for
+            self.explain(error, f"waiting for an array of {array.shape}")
+            raise
 
     def synchronize(self) -> None:
-        self.xp.cuda.get_current_stream().synchronize()
+        try:
+            self.xp.cuda.get_current_stream().synchronize()
+        except Exception as error:
+            self.explain(error, "waiting for the device")
+            raise
+
+    def describe(self) -> dict[str, Any]:
+        return gpu.describe(self.xp, self.name)
+
+    def explain(self, error: Exception, what: str) -> None:
+        explained = gpu.explain(self.xp, self.name, error, what)
+        if explained is not None:
+            raise explained from error
+
+    def limit_memory(self, size: int) -> None:
+        # For arrays: workspaces of cuBLAS and the kernels themselves come on top.
+        self.xp.get_default_memory_pool().set_limit(size=size)
 
     def scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
         return self.xp.empty(shape, dtype)  # CuPy's memory pool gives out the same memory again
@@ -154,7 +212,12 @@ class _GpuBackend(Backend):
         return None  # finding out would wait for the device
 
     def sparse_times_rows(self, matrix: Any, rows: Array) -> Array:
-        return (matrix @ rows.T).T  # (M, K) @ (K, R) -> (M, R) -> (R, M), one launch for all rows
+        return self.kernels.csr_times_rows(matrix, rows)  # cuSPARSE's own may differ from run to run
+
+    def sum_by_label(self, values: Array, labels: Array, count: int) -> Array:
+        # Label by label: bincount adds by atomics, in another order each time.
+        sums = [self.xp.where(labels == label, values, 0).sum(dtype=np.float64) for label in range(count)]
+        return self.xp.stack(sums)
 
     @property
     def workers(self) -> int:
@@ -191,31 +254,23 @@ def _find_backend(device: str) -> Backend:
 
 
 def _open_gpu(device: str) -> Backend:
-    """Import CuPy and run one kernel: importing succeeds on machines without any GPU, so it proves nothing."""
+    cupy, sparse = gpu.open_cupy(device)
+    gpu.check_precision(cupy, device)
+    return _GpuBackend(device, cupy, sparse)
+
+
+def choose_device(device: str) -> tuple[str, str]:
+    """What "auto" means here, the first GPU or else the CPU, and why; any other name is left as it is.
+
+    It is the one way to say that the CPU will do as well; whoever says "gpu" gets an error where there is none.
+    """
+    if device != "auto":
+        return device, "as asked for"
     try:
-        import cupy
-        import cupyx.scipy.sparse
-    except ImportError as error:
-        raise DeviceError(
-            f"--device {device}: CuPy cannot be imported ({error}). Install it for your CUDA version with "
-            "pip install 'minifcn[gpu-cuda12]' or 'minifcn[gpu-cuda13]', or leave out --device to use the CPU."
-        ) from error
-    number = int(device.partition(":")[2] or 0)
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-        if number < count:
-            cupy.cuda.Device(number).use()
-            float((cupy.arange(1) + 1).sum())
-    except Exception as error:  # CuPy raises many kinds, all meaning that the device does not work
-        raise DeviceError(
-            f"--device {device}: CuPy {cupy.__version__} is installed, but no CUDA device answers ({error}). "
-            "Install an NVIDIA driver that fits this CuPy, or leave out --device to use the CPU."
-        ) from error
-    if number >= count:
-        raise DeviceError(
-            f"--device {device}: CuPy sees {count} CUDA device(s), numbered from 0; use a smaller number."
-        )
-    return _GpuBackend(device, cupy, cupyx.scipy.sparse)
+        get_backend("gpu")
+    except DeviceError as error:
+        return "cpu", str(error).removeprefix("--device gpu: ").removesuffix(f", {gpu.ELSE_CPU}.")
+    return "gpu", "a CUDA device answers"
 
 
 _thread_count: int | None = None

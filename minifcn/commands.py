@@ -10,8 +10,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from minifcn.backend import get_backend, keep_freed_memory, set_threads
+from minifcn.backend import choose_device, get_backend, keep_freed_memory, set_threads
 from minifcn.errors import MinifcnError, UsageError
+from minifcn.gpu import PRECISIONS, parse_bytes, set_deterministic, set_precision
 
 # What --data takes, in the help of every command.
 ACCEPTED_DATA = "a folder of images and masks, voc:ROOT, sbd:ROOT, voc+sbd:ROOT, camvid:ROOT, or shapes"
@@ -36,9 +37,14 @@ class Parser(argparse.ArgumentParser):
     def add_machine_options(self) -> None:
         """The options that choose what computes; the same for every command."""
         machine = self.add_argument_group("machine")
-        machine.add_argument(
-            "--device", default="cpu", help="cpu, gpu or gpu:N; an absent GPU is an error (default: cpu)"
-        )
+        device = "cpu, gpu, gpu:N, or auto: a GPU if one answers, and it says so; an absent GPU is an error "
+        machine.add_argument("--device", default="cpu", help=f"{device}(default: cpu)")
+        precision = "of matrix products on a GPU; tf32 is faster, with 10 bits in place of 23 (default: float32)"
+        machine.add_argument("--precision", choices=PRECISIONS, default="float32", help=precision)
+        limit = "use at most so much of a GPU's memory, such as 6G (default: all)"
+        machine.add_argument("--gpu-memory-limit", type=parse_memory, metavar="SIZE", help=limit)
+        repeatable = "equal runs on a GPU give equal weights, bit for bit; on the CPU they do anyway"
+        machine.add_argument("--deterministic", action="store_true", help=repeatable)
         machine.add_argument(
             "--threads", type=int, help="threads to compute with (default: all cores, or OMP_NUM_THREADS)"
         )
@@ -52,10 +58,32 @@ def set_up_machine(arguments: argparse.Namespace) -> None:
     """Make sure that the device answers, and set the number of threads, before anything else is done."""
     if "device" not in arguments:  # a command that computes nothing
         return
-    get_backend(arguments.device)
+    _set_up_device(arguments)
     keep_freed_memory()
     if arguments.threads is not None:
         set_threads(arguments.threads)
+
+
+def _set_up_device(arguments: argparse.Namespace) -> None:
+    """Open the device with the settings that CuPy reads at its start; say on stderr which it is, but for the CPU."""
+    set_precision(arguments.precision)
+    if arguments.deterministic:
+        set_deterministic()
+    asked = arguments.device
+    arguments.device, why = choose_device(asked)
+    if asked == "auto":
+        print(f"--device auto: {arguments.device}. {why}", file=sys.stderr)
+    backend = get_backend(arguments.device)
+    if arguments.device == "cpu" and arguments.precision != "float32":
+        option = f"--precision {arguments.precision}"
+        raise UsageError(f"{option}: is for a GPU, but the device is the CPU; add --device gpu, or leave it out.")
+    if arguments.gpu_memory_limit:
+        backend.limit_memory(arguments.gpu_memory_limit)
+    if arguments.device != "cpu":
+        about = backend.describe()
+        known = [about["name"], *(f"{key} {about[key]}" for key in ("driver", "cuda", "cupy") if about[key])]
+        known += [about["precision"], *(["deterministic"] if about["deterministic"] else [])]
+        print(f"device {arguments.device}: {', '.join(known)}", file=sys.stderr)
 
 
 def run_command(main: Callable[[argparse.Namespace], int], parser: Parser) -> NoReturn:
@@ -72,7 +100,7 @@ def run_command(main: Callable[[argparse.Namespace], int], parser: Parser) -> No
             signal.signal(getattr(signal, name), lambda number, frame: sys.exit(128 + number))
     try:
         set_up_machine(arguments)
-        code = main(arguments)
+        code = _run_main(main, arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -104,6 +132,16 @@ _REMEDIES = {
 }
 
 
+def _run_main(main: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+    """The command itself; what a GPU fails with outside of an operation is explained here."""
+    try:
+        return main(arguments)
+    except Exception as error:
+        if getattr(arguments, "device", "cpu") != "cpu":
+            get_backend(arguments.device).explain(error, "the command")
+        raise
+
+
 def _in_words(error: OSError | MemoryError) -> str:
     if isinstance(error, MemoryError):
         smaller = "--size, --tile, --batch-size or --width"
@@ -111,6 +149,14 @@ def _in_words(error: OSError | MemoryError) -> str:
     words = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     remedy = _REMEDIES.get(error.errno or 0)
     return f"{words}; {remedy}" if remedy else words
+
+
+def parse_memory(text: str) -> int:
+    """ "6G" -> bytes."""
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def parse_size(text: str) -> tuple[int, int]:

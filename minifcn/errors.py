@@ -24,6 +24,22 @@ class DeviceError(UsageError):
     """The device that was asked for is not there, or arrays of two devices meet."""
 
 
+class DeviceMemoryError(MinifcnError, MemoryError):
+    """An array does not fit into the GPU's memory. `layer` is named by the modules that the error passes."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.module: object = None  # the innermost module that was being computed
+        self.layer = ""
+
+    def __str__(self) -> str:
+        return f"{self.layer}: {self.args[0]}" if self.layer else str(self.args[0])
+
+
+class DeviceLostError(MinifcnError, RuntimeError):
+    """The GPU stopped answering; nothing more can be computed on it in this process."""
+
+
 class ShapeError(MinifcnError, ValueError):
     """Sizes or geometry arguments that do not fit together."""
 

@@ -9,6 +9,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from minifcn import data
+from minifcn.backend import get_backend
 from minifcn.commands import ACCEPTED_DATA, Parser, parse_size, run_command
 from minifcn.data import Dataset
 from minifcn.errors import DataError, UsageError
@@ -79,6 +80,7 @@ def main(arguments: argparse.Namespace) -> int:
         "split": split,
         "size": size,
         "pictures": len(dataset),
+        "machine": get_backend(arguments.device).describe(),
         **figures_report(result, dataset.classes, intervals, baselines),
     }
     quiet = arguments.json == "-"

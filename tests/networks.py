@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from devices import on_device
 
 from minifcn.nn import Module, bilinear_weight
 
@@ -19,13 +20,13 @@ def fill(model: Any, seed: int = 0) -> Any:
         shape = parameter.shape
         if name.startswith("upscore"):
             noise = generator.normal(size=shape)
-            parameter.data = bilinear_weight(shape[0], shape[2]).astype(float) + 0.1 * noise
+            parameter.data = on_device(bilinear_weight(shape[0], shape[2]).astype(float) + 0.1 * noise)
         elif name.endswith(("_bn.weight", ".running_var")):
-            parameter.data = generator.uniform(0.5, 2, shape)
+            parameter.data = on_device(generator.uniform(0.5, 2, shape))
         elif name.endswith(".bias"):
-            parameter.data = generator.uniform(0.1, 0.5, shape)
+            parameter.data = on_device(generator.uniform(0.1, 0.5, shape))
         else:
-            parameter.data = generator.normal(size=shape) * np.sqrt(2 / np.prod(shape[1:]))
+            parameter.data = on_device(generator.normal(size=shape) * np.sqrt(2 / np.prod(shape[1:])))
     return model
 
 

@@ -69,9 +69,12 @@ class Function:
         ctx = Context(backend, needs)
         try:
             result = cls.forward(ctx, *(None if tensor is None else tensor.data for tensor in tensors), **constants)
-        except MemoryError as error:
+        except Exception as error:
             shapes = [None if tensor is None else tensor.shape for tensor in tensors]
-            raise OutOfMemoryError(cls.__name__, shapes, [id(tensor) for tensor in tensors], error) from error
+            backend.explain(error, f"{cls.__name__} of {', '.join(str(tuple(s)) for s in shapes if s is not None)}")
+            if isinstance(error, MemoryError):
+                raise OutOfMemoryError(cls.__name__, shapes, [id(tensor) for tensor in tensors], error) from error
+            raise
         output, *extras = result if isinstance(result, tuple) else (result,)
         node = Node(cls, ctx, tensors) if any(needs) else None
         tensor = Tensor._made_by(node, ctx.output_backend.asarray(output), ctx.output_backend)

@@ -111,7 +111,7 @@ class Tensor:
         """The one number in a tensor of one element, as a Python number."""
         if self.size != 1:
             raise ShapeError(f"item: the tensor has shape {self.shape}; only one with a single element is a number.")
-        return self.data.item()
+        return self.backend.to_numpy(self.data).item()
 
     def detach(self) -> Tensor:
         """The same data, without the record of how they were made."""
@@ -278,9 +278,13 @@ class Node:
         """Each parent that wants a gradient, with that gradient in the shape of the input."""
         try:
             grads = self.function.backward(self.context, grad)
-        except MemoryError as error:
-            inputs = [id(parent) for parent in self.parents]
-            raise OutOfMemoryError(f"{self.name}, backward,", self.input_shapes, inputs, error) from error
+        except Exception as error:
+            shapes = ", ".join(str(tuple(shape)) for shape in self.input_shapes if shape is not None)
+            self.context.backend.explain(error, f"{self.name}.backward of {shapes}")
+            if isinstance(error, MemoryError):
+                inputs = [id(parent) for parent in self.parents]
+                raise OutOfMemoryError(f"{self.name}, backward,", self.input_shapes, inputs, error) from error
+            raise
         grads = grads if isinstance(grads, tuple) else (grads,)
         if len(grads) != len(self.parents):
             raise GraphError(f"{self.name}.backward gave {len(grads)} gradients for {len(self.parents)} inputs.")

@@ -32,8 +32,8 @@ class SoftmaxDice(Function):
         p = xp.exp(logits - logits.max(axis=1, keepdims=True))
         p *= counted[:, None] / p.sum(axis=1, keepdims=True)
         p_label = xp.take_along_axis(p, labels[:, None], axis=1)
-        overlap = xp.bincount(labels.ravel(), weights=p_label.ravel(), minlength=num_classes)  # I_c (C,), float64
-        labelled = xp.bincount(labels.ravel(), weights=counted.ravel(), minlength=num_classes)  # Σ t
+        overlap = ctx.backend.sum_by_label(p_label, labels[:, None], num_classes)  # I_c (C,), float64
+        labelled = ctx.backend.sum_by_label(counted, labels, num_classes)  # Σ t
         predicted = p.sum(axis=(0, *range(2, p.ndim)))  # Σ p
         share = xp.where(labelled > 0, weight, 0.0)
         share /= xp.where(share.sum() > 0, share.sum(), 1)  # v_c; all 0 if nothing is labelled

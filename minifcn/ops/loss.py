@@ -84,16 +84,18 @@ def checked_labels(op: str, logits: Tensor, labels: Any, ignore_index: int | Non
     """Labels (N, …) intp with the ignored ones replaced by 0, and which of them count (bool), for (N, C, …) logits."""
     if logits.ndim < 2:
         raise ShapeError(f"{op}: logits of {tuple(logits.shape)}; (N, C, …) is expected.")
-    backend, xp, num_classes = logits.backend, logits.backend.xp, logits.shape[1]
-    labels, expected = _raw(op, backend, "labels", labels), (logits.shape[0], *logits.shape[2:])
-    if labels.shape != expected:
-        raise ShapeError(f"{op}: logits of {tuple(logits.shape)} need labels of {expected}, not {labels.shape}.")
-    if labels.dtype.kind not in "iu":
-        raise DtypeError(f"{op}: labels are integers, not {labels.dtype}; convert with .astype(int).")
-    counted = xp.ones(labels.shape, bool) if ignore_index is None else labels != ignore_index
-    labels = xp.where(counted, labels, 0).astype(np.intp)  # indices: int64, but int32 in a browser
-    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
-        found, counts = np.unique(backend.to_numpy(labels), return_counts=True)
+    backend, num_classes = logits.backend, logits.shape[1]
+    # Checked where they are: labels from the host are, so that nobody waits for a GPU to say whether they are in range.
+    given = labels if isinstance(labels, np.ndarray) else _raw(op, backend, "labels", labels)
+    xp, expected = np if isinstance(given, np.ndarray) else backend.xp, (logits.shape[0], *logits.shape[2:])
+    if given.shape != expected:
+        raise ShapeError(f"{op}: logits of {tuple(logits.shape)} need labels of {expected}, not {given.shape}.")
+    if given.dtype.kind not in "iu":
+        raise DtypeError(f"{op}: labels are integers, not {given.dtype}; convert with .astype(int).")
+    counted = xp.ones(given.shape, bool) if ignore_index is None else given != ignore_index
+    filled = xp.where(counted, given, 0)
+    if filled.size and not 0 <= int(filled.min()) <= int(filled.max()) < num_classes:
+        found, counts = np.unique(backend.to_numpy(filled), return_counts=True)
         wrong = [f"{f} in {c} pixels" for f, c in zip(found, counts, strict=True) if not 0 <= f < num_classes]
         void = "no label" if ignore_index is None else ignore_index
         remedy = "set ignore_index" if ignore_index is None else f"map the label to {ignore_index}"
@@ -101,7 +103,7 @@ def checked_labels(op: str, logits: Tensor, labels: Any, ignore_index: int | Non
             f"{op}: label {'; '.join(wrong[:5])}, but the logits have {num_classes} classes "
             f"(0–{num_classes - 1}) and {void} is ignored. Use more classes or {remedy}."
         )
-    return labels, counted
+    return backend.asarray(filled).astype(np.intp), backend.asarray(counted)  # indices: int32 in a browser
 
 
 def checked_weights(op: str, logits: Tensor, name: str, weights: Any, shape: tuple[int, ...]) -> Array:

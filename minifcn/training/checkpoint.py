@@ -31,6 +31,7 @@ class Progress:
     metrics: the text of metrics.csv so far. losses: of the steps since its last row.
     best: stage, step and mean_iu of the best network on the val split, {} before the first validation.
     skipped: how often each bad file was skipped, by what is wrong with it. pictures: in the training set.
+    machines: what it was computed on so far.
     Older checkpoints have neither config nor metrics (""), nor pictures (0).
     """
 
@@ -48,6 +49,7 @@ class Progress:
     best: dict[str, Any] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
     pictures: int = 0
+    machines: list[dict[str, Any]] = field(default_factory=list)
 
 
 def save_checkpoint(path: Path, model: Module, optimizer: Optimizer, progress: Progress) -> None:

@@ -170,7 +170,10 @@ class RunFolder:
         )
 
     def write_report(self, progress: Progress) -> None:
-        """report.json: the classifier apart, since it labels pictures, not pixels."""
+        """report.json: the classifier apart, since it labels pictures, not pixels.
+
+        machines in it: what the run was computed on, in order, as Backend.describe says it.
+        """
         results, baselines = progress.results, progress.baselines
         report = {
             "stages": [dict(result) for result in results if "mean_iu" in result],
@@ -179,6 +182,7 @@ class RunFolder:
             "most_frequent": dict(baselines[1]) if len(baselines) > 1 else None,
             "best": progress.best,
             "skipped": progress.skipped,
+            "machines": progress.machines,
         }
         write_atomically(self.path / "report.json", to_json(report).encode())
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from minifcn.autograd.tensor import Tensor, no_grad
 from minifcn.data import Batch, Loader
-from minifcn.errors import OutOfMemoryError, TrainingError
+from minifcn.errors import DeviceMemoryError, OutOfMemoryError, TrainingError
 from minifcn.models.vgg import BaseNetwork
 from minifcn.nn import Module
 from minifcn.training.losses import Loss
@@ -70,16 +70,19 @@ def train(
             for batch in islice(batches, accumulate):
                 scores = model(Tensor(batch.images, device=device))
                 value = loss(scores, batch.labels, generator)
-                _check_finite(value.item(), number + 1, batch, model, optimizer)
+                found = value.item()  # the one number of a step that is waited for
+                _check_finite(found, number + 1, batch, model, optimizer)
                 if observation is not None and images == 0:
                     chance = np.random.default_rng([seed, _LOSS, number, 0])
-                    observation.scores(scores, batch.labels, value.item(), loss, chance)
+                    observation.scores(scores, batch.labels, found, loss, chance)
                 del scores
                 (value / accumulate if accumulate > 1 else value).backward()
-                total, images = total + value.item() / accumulate, images + len(batch.images)
+                total, images = total + found / accumulate, images + len(batch.images)
             if observation is not None:
                 observation.moving()
             optimizer.step()
+        except DeviceMemoryError:
+            raise  # which names layer and remedy already
         except MemoryError as error:
             raise _out_of_memory(error, number + 1, batch, model) from error
         signs = observation.moved() if observation is not None else None

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from minifcn import data, models, weights
+from minifcn.backend import get_backend
 from minifcn.data import Loader, Sample
 from minifcn.data.frequency import class_weights, count_pixels
 from minifcn.errors import DataError, UsageError, WeightsError
@@ -106,6 +107,7 @@ class Run:
                 self._skip(problem)
         self._warn_of_other_pictures()
         self.progress.config = config.to_toml()
+        self._note_machine()
         self.preprocessing = Preprocessing.from_dict(self.progress.preprocessing)
         folder.open(config, resume=resume, overwrite=overwrite)
         folder.start_rows(metrics)
@@ -297,6 +299,12 @@ class Run:
                 "was learnt by heart, not how well new pictures will be labelled.",
                 file=sys.stderr,
             )
+
+    def _note_machine(self) -> None:
+        """Add the device to those the run was computed on, unless the last part was computed on the same."""
+        machine = get_backend(self.device).describe()
+        if self.progress.machines[-1:] != [machine]:
+            self.progress.machines.append(machine)
 
     def _warn_of_another_config(self) -> None:
         """Say so if config.toml was changed since the checkpoint was saved: then it does not repeat the run."""

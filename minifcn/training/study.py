@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from minifcn.backend import get_threads
+from minifcn.backend import get_backend, get_threads
 from minifcn.errors import DataError, TrainingError, UsageError
 from minifcn.files import to_json, write_atomically
 from minifcn.metrics import format_table
@@ -261,7 +261,7 @@ def _start(run: Planned, device: str, threads: int) -> subprocess.Popen[bytes]:
     folder = RunFolder(run.folder)
     folder.open(run.config, resume=(run.folder / "config.toml").exists())
     folder.release()  # for the process to take
-    options = ["--out", str(run.folder), "--device", device, "--threads", str(threads)]
+    options = ["--out", str(run.folder), *_machine_options(device, threads)]
     with open(run.log, "ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "minifcn.train", "--resume", *options],
@@ -269,6 +269,14 @@ def _start(run: Planned, device: str, threads: int) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is for the study, which then ends each run once, and in order
         )
+
+
+def _machine_options(device: str, threads: int) -> list[str]:
+    """What a run in a process of its own has to be told to compute as this process would."""
+    machine = get_backend(device).describe()
+    options = ["--device", device, "--threads", str(threads), "--precision", machine["precision"]]
+    options += ["--deterministic"] if machine.get("deterministic") else []
+    return options + (["--gpu-memory-limit", str(machine["memory_limit"])] if machine.get("memory_limit") else [])
 
 
 def _check_ended(run: Planned, code: int) -> None:

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+from devices import assert_allclose, assert_array_equal
 from networks import fill, pass_through
-from numpy.testing import assert_allclose, assert_array_equal
 
 from minifcn import Tensor, models, no_grad, ops
 from minifcn.autograd import gradcheck
 from minifcn.errors import ShapeError, UsageError
 from minifcn.training import SGD, Adam
+
+pytestmark = pytest.mark.usefixtures("device")
 
 FCNS = (models.FCN32s, models.FCN16s, models.FCN8s, models.FCN4s, models.FCN2s, models.FCN8sAtOnce)
 GEOMETRIES = ("paper", "same")
@@ -69,6 +71,7 @@ def test_without_skips_there_are_no_score_layers_of_skips(model):
     assert heads == {"score_fr", *upsamplings}
 
 
+@pytest.mark.cpu_only("about numbers of parameters, and long")
 @pytest.mark.parametrize(
     ("model", "without", "total"),
     [
@@ -170,7 +173,7 @@ def test_a_plane_of_scores_stays_a_plane(geometry):
     network = models.FCN32s(1, 1, 1, geometry=geometry)
     ramp = np.arange(5.0, dtype=np.float32)[:, None] * np.ones(5, np.float32)
     with no_grad():
-        up = network.upscore(Tensor(ramp[None, None])).data[0, 0, network.crops["upscore"] :, 64]
+        up = network.upscore(Tensor(ramp[None, None])).numpy()[0, 0, network.crops["upscore"] :, 64]
     first = 15.5 if geometry == "same" else 12.5
     pixels = np.arange(40, 100)
     assert_allclose(up[pixels], (pixels - first) / 32, atol=1e-5)
@@ -240,6 +243,7 @@ def test_batch_normalisation_of_a_single_cell_is_refused_with_the_remedies():
     assert network(Tensor(np.ones((1, 3, 1, 1), np.float32))).shape == (1, 2, 1, 1)
 
 
+@pytest.mark.cpu_only("about crops, and long")
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize(
     ("model", "path", "skips"),
@@ -267,6 +271,7 @@ def test_scores_lie_where_their_pixels_are(model, path, skips, geometry):
     assert np.abs(mean_offset(pass_through(network, path))).max() < 1e-3
 
 
+@pytest.mark.cpu_only("about crops, and long")
 @pytest.mark.parametrize("error", [1, -1])
 @pytest.mark.parametrize("crop", ["upscore2", "upscore_pool4", "upscore8"])
 def test_the_alignment_finds_a_wrong_crop(crop, error):
@@ -277,6 +282,7 @@ def test_the_alignment_finds_a_wrong_crop(crop, error):
     assert np.abs(mean_offset(network)).min() > 0.9
 
 
+@pytest.mark.cpu_only("about crops, and long")
 @pytest.mark.parametrize("error", [1, -1])
 def test_the_alignment_finds_a_wrong_crop_without_skips(error):
     """A test of the test: the one crop there is."""

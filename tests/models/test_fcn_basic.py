@@ -4,13 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from devices import assert_allclose, assert_array_equal
 from networks import fill
-from numpy.testing import assert_allclose, assert_array_equal
 
 from minifcn import Tensor, models, no_grad, ops
 from minifcn.errors import ShapeError, UsageError
 from minifcn.models import FCNBasic
 from minifcn.training import SGD
+
+pytestmark = pytest.mark.usefixtures("device")
 
 OPTIONS = ({}, {"skips": "none"}, {"batch_norm": False}, {"learned_upsampling": "none"})
 with_options = pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -120,6 +122,7 @@ def mean_offset(network):
     return np.mean(offsets, axis=0)
 
 
+@pytest.mark.cpu_only("about crops, and long")
 @pytest.mark.parametrize(
     ("path", "skips"), [*((f"score_pool{level}", "add") for level in (1, 2, 3, 4)), ("score_pool4", "none")]
 )
@@ -129,12 +132,13 @@ def test_scores_lie_where_their_pixels_are(path, skips):
     assert np.abs(mean_offset(alone(path, skips=skips))).max() < 1e-3
 
 
+@pytest.mark.cpu_only("about crops, and long")
 @pytest.mark.parametrize("level", [1, 2, 3, 4])
 def test_the_alignment_finds_a_wrong_padding(level):
     """A test of the test: one transposed convolution laid a pixel of its own further down and right."""
     network = alone("score_pool4")
     layer = getattr(network, f"upscore_pool{level}")
-    layer.weight.data = np.roll(layer.weight.data, 1, axis=(2, 3))
+    layer.weight.data = np.roll(layer.weight.numpy(), 1, axis=(2, 3))
     assert np.abs(mean_offset(network)).min() > 0.9
 
 
@@ -173,7 +177,7 @@ def test_it_learns_where_a_blob_is_though_it_is_shifted():
         optimizer.step()
     images, labels = pictures(8)
     with no_grad():
-        found = network.eval()(images).data.argmax(axis=1)
+        found = network.eval()(images).numpy().argmax(axis=1)
     union = ((found == 1) | (labels == 1)).sum()
     assert ((found == 1) & (labels == 1)).sum() / union > 0.8
 

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from devices import assert_allclose, assert_array_equal, on_device, to_host
 from strategies import second_device
 
 from minifcn import Tensor, nn, ops
 from minifcn.autograd import gradcheck
 from minifcn.errors import ShapeError
 from minifcn.training import SGD
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def generator(seed=0):
@@ -23,7 +25,7 @@ def test_conv2d_passes_on_every_argument():
     """A stride, padding, dilation or groups that is taken and forgotten."""
     layer = nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2, generator=generator())
     assert (layer.weight.shape, layer.bias.shape) == ((6, 2, 3, 2), (6,))
-    layer.bias.data = np.arange(6, dtype=np.float32)
+    layer.bias.data = on_device(np.arange(6, dtype=np.float32))
     x = pictures(2, 4, 7, 8)
     arguments = {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2), "groups": 2}
     assert_array_equal(layer(x).data, ops.conv2d(x, layer.weight, layer.bias, **arguments).data)
@@ -36,7 +38,7 @@ def test_conv_transpose2d_passes_on_every_argument():
     """(in, out, kh, kw), no bias unless asked for."""
     layer = nn.ConvTranspose2d(4, 6, (4, 2), stride=(2, 3), padding=(1, 0), bias=True, generator=generator())
     assert (layer.weight.shape, layer.bias.shape) == ((4, 6, 4, 2), (6,))
-    layer.bias.data = np.arange(6, dtype=np.float32)
+    layer.bias.data = on_device(np.arange(6, dtype=np.float32))
     x = pictures(2, 4, 5, 3)
     expected = ops.conv_transpose2d(x, layer.weight, layer.bias, stride=(2, 3), padding=(1, 0))
     assert_array_equal(layer(x).data, expected.data)
@@ -47,7 +49,7 @@ def test_linear_is_x_times_the_transposed_weight():
     """(out, in)."""
     layer, x = nn.Linear(5, 3, generator=generator()), pictures(2, 5)
     assert (layer.weight.shape, layer.bias.shape) == ((3, 5), (3,))
-    np.testing.assert_allclose(layer(x).data, x.data @ layer.weight.data.T, rtol=1e-5)
+    assert_allclose(layer(x).data, x.data @ layer.weight.data.T, rtol=1e-5)
 
 
 def test_dropout_drops_in_training_only():
@@ -63,15 +65,15 @@ def normalisation(dtype=np.float32):
     """Batch normalisation of three channels with a scale, shift and statistics of its own."""
     layer = nn.BatchNorm2d(3, momentum=0.3, eps=0.01).astype(dtype)
     for number, parameter in enumerate(layer.parameters()):
-        parameter.data = generator(number).uniform(0.5, 2, 3).astype(dtype)
+        parameter.data = on_device(generator(number).uniform(0.5, 2, 3).astype(dtype))
     return layer
 
 
 def applied(layer, x, *, training):
     """The operation with the layer's numbers, which stay as they are; its output and the statistics after it."""
-    running = {"running_mean": layer.running_mean.numpy().copy(), "running_var": layer.running_var.numpy().copy()}
+    running = {"running_mean": layer.running_mean.data.copy(), "running_var": layer.running_var.data.copy()}
     y = ops.batch_norm(x, layer.weight, layer.bias, **running, training=training, momentum=0.3, eps=0.01)
-    return y.data, running
+    return y.data, to_host(running)
 
 
 def test_batch_norm_starts_as_the_mere_normalisation():
@@ -81,10 +83,10 @@ def test_batch_norm_starts_as_the_mere_normalisation():
         "weight": {1}, "bias": {0}, "running_mean": {0}, "running_var": {1},
     }  # fmt: skip
     y = layer(x).data
-    np.testing.assert_allclose(y.mean(axis=(0, 2, 3)), 0, atol=1e-6)
-    np.testing.assert_allclose(y.var(axis=(0, 2, 3)), 1, atol=1e-4)
+    assert_allclose(y.mean(axis=(0, 2, 3)), 0, atol=1e-6)
+    assert_allclose(y.var(axis=(0, 2, 3)), 1, atol=1e-4)
     layer = nn.BatchNorm2d(3).eval()
-    np.testing.assert_allclose(layer(x).data, x.data, rtol=1e-5)
+    assert_allclose(layer(x).data, x.data, rtol=1e-5)
 
 
 def test_batch_norm_learns_its_statistics_in_training_and_uses_them_in_evaluation():
@@ -120,6 +122,7 @@ def test_frozen_batch_norm_moves_nothing_and_learns_nothing():
     assert below.weight.grad is not None  # what lies below goes on learning
 
 
+@pytest.mark.cpu_only("a second device made of host arrays")
 def test_running_statistics_are_saved_loaded_moved_and_converted():
     """Statistics kept beside the parameters: a network that is another after its file, or on another device."""
     layer, other = normalisation(), nn.BatchNorm2d(3)
@@ -170,6 +173,6 @@ def test_initial_values_follow_the_generator():
 )
 def test_parameters_learn(layer, shape):
     """A parameter that the layer's forward does not use, or uses through a copy."""
-    layer.astype(np.float64)
     x = Tensor(generator().standard_normal(shape), requires_grad=True)
+    layer.astype(np.float64).to(x.device)  # it was made when the tests were collected, on the CPU
     assert gradcheck(lambda *_: layer(x), [x, *layer.parameters()])

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from devices import assert_array_equal, shares_memory
 from strategies import second_device
 
 from minifcn import Tensor, nn
 from minifcn.errors import DeviceError, DtypeError, WeightsError
 from minifcn.nn import Module, Parameter
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 class Block(Module):
@@ -78,7 +80,7 @@ def test_the_state_goes_round():
     for name, parameter in other.named_parameters():
         assert_array_equal(parameter.data, state[name])
         assert parameter.dtype == np.float32
-        assert not np.shares_memory(parameter.data, state[name])
+        assert not shares_memory(parameter.data, state[name])
     state["fixed"][:] = 77
     assert net.fixed.data[0] == other.fixed.data[0] == 2
 
@@ -168,6 +170,7 @@ def test_astype_knows_float32_and_float64(dtype):
     assert {parameter.dtype for parameter in net.parameters()} == {np.dtype(np.float32)}
 
 
+@pytest.mark.cpu_only("a second device made of host arrays")
 def test_to_moves_the_module_in_place_and_returns_it():
     """Parameters left behind, fixed ones included; a state_dict that is not on the host."""
     net = Net()
@@ -188,6 +191,7 @@ def test_to_moves_the_module_in_place_and_returns_it():
     assert net(pictures()).device == "cpu"
 
 
+@pytest.mark.cpu_only("a second device made of host arrays")
 def test_a_device_that_is_not_there_leaves_the_module_where_it_is():
     """Half of the parameters moved."""
     net = Net()

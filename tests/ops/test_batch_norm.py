@@ -5,15 +5,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from devices import assert_allclose, assert_array_equal, on_device, to_host
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose, assert_array_equal
 from strategies import Machine, machines, random_cases, seeded
 
 from minifcn import Tensor, no_grad, ops
 from minifcn.autograd import gradcheck
 from minifcn.backend import get_backend
 from minifcn.errors import DtypeError, ShapeError, UsageError
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,11 @@ class Case:
         ]
 
     def run(self, x, weight, bias, running_mean, running_var):
-        statistics = {"running_mean": running_mean, "running_var": running_var}
-        return ops.batch_norm(x, weight, bias, **statistics, **self.arguments)
+        """running_mean and running_var are host arrays, as all others; what becomes of them is written back there."""
+        statistics = {"running_mean": on_device(running_mean), "running_var": on_device(running_var)}
+        y = ops.batch_norm(x, weight, bias, **statistics, **self.arguments)
+        running_mean[...], running_var[...] = to_host(list(statistics.values()))
+        return y
 
 
 @st.composite
@@ -62,7 +67,7 @@ def cases(draw, training=None):
 
 def statistics(channels=1, dtype=np.float64):
     """Running statistics as a layer starts with them."""
-    return {"running_mean": np.zeros(channels, dtype), "running_var": np.ones(channels, dtype)}
+    return {"running_mean": on_device(np.zeros(channels, dtype)), "running_var": on_device(np.ones(channels, dtype))}
 
 
 def test_four_numbers_by_hand():
@@ -86,7 +91,7 @@ def test_evaluation_by_hand():
     """The running statistics count, not the batch's, and stay as they are: x̂ = (x − 1)/√(7 + 2) = 0, 2/3."""
     x = Tensor(np.array([1.0, 3]).reshape(1, 1, 1, 2), requires_grad=True)
     weight, bias = (Tensor([value], requires_grad=True) for value in (10.0, 7.0))
-    running = {"running_mean": np.array([1.0]), "running_var": np.array([7.0])}
+    running = {"running_mean": on_device([1.0]), "running_var": on_device([7.0])}
     y = ops.batch_norm(x, weight, bias, **running, training=False, eps=2)
     assert_allclose(y.data.ravel(), [7, 7 + 20 / 3])
     y.backward(np.array([1.0, 2]).reshape(y.shape))
@@ -164,6 +169,7 @@ def test_blocks_and_threads_change_nothing_but_rounding(case: Case):
             assert_allclose(second, first, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.cpu_only("blocks are the CPU's")
 def test_the_blocks_are_as_asked_for():
     """A test of the test above: its settings reach the blocks, and the default makes several of a real layer."""
     small, real = seeded(2, 5, 3, 3), np.empty((4, 16, 180, 240), np.float32)
@@ -179,6 +185,7 @@ dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32])
 
 def assert_close(ours, theirs, dtype):
     """Relative to the largest number."""
+    ours = to_host(ours)
     assert ours.dtype == theirs.dtype == dtype
     tolerance = 1e-10 if dtype == np.float64 else 1e-4
     assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max(initial=1))
@@ -195,8 +202,8 @@ def test_it_equals_pytorch(dtype, case: Case):
     theirs = [torch.tensor(array, requires_grad=True) for array in inputs]
     their_mean, their_variance = torch.tensor(mean), torch.tensor(variance)
     for number in range(3):
-        ours[0].data = theirs[0].data.numpy() if number == 0 else ours[0].data * dtype(1.5) + dtype(1)
-        theirs[0].data = torch.tensor(ours[0].data)
+        ours[0].data = ours[0].data if number == 0 else ours[0].data * dtype(1.5) + dtype(1)
+        theirs[0].data = torch.tensor(ours[0].numpy())
         with case.machine.running():
             y = case.run(*ours, mean, variance)
             expected = torch.nn.functional.batch_norm(
@@ -321,8 +328,8 @@ def test_what_does_not_fit_is_refused_by_name():
     for name, wrong in {
         "weight": Tensor(np.ones(4)),
         "bias": Tensor(np.ones((3, 1, 1))),
-        "running_mean": np.zeros(1),
-        "running_var": np.ones((1, 3)),
+        "running_mean": on_device(np.zeros(1)),
+        "running_var": on_device(np.ones((1, 3))),
     }.items():
         with pytest.raises(ShapeError, match=rf"batch_norm: {name} has shape .* has 3 channels; \(3,\) is expected"):
             call(**{name: wrong})
@@ -332,7 +339,7 @@ def test_what_does_not_fit_is_refused_by_name():
                 call(x=Tensor(np.ones(shape)), training=training)
     for name in ("running_mean", "running_var"):
         with pytest.raises(DtypeError, match=rf"{name}.* float32.*the input float64.*module\.astype"):
-            call(**{name: np.ones(3, np.float32)})
+            call(**{name: on_device(np.ones(3, np.float32))})
     for wrong in ({"momentum": 1.5}, {"momentum": -0.1}, {"momentum": np.nan}, {"eps": 0}, {"eps": np.nan}):
         with pytest.raises(UsageError, match=r"batch_norm: momentum .* and eps .*0 to 1, and above 0"):
             call(**wrong)

@@ -5,8 +5,8 @@ import tracemalloc
 import numpy as np
 import oracles
 import pytest
+from devices import assert_allclose, assert_array_equal
 from hypothesis import given
-from numpy.testing import assert_allclose, assert_array_equal
 from strategies import ConvCase, Machine, convolutions, random_cases, seeded
 
 from minifcn import Tensor, no_grad, ops
@@ -14,6 +14,8 @@ from minifcn.autograd import gradcheck
 from minifcn.backend import get_backend
 from minifcn.errors import DtypeError, ShapeError
 from minifcn.ops import blocks as blocks_module
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def ones(*shape):
@@ -29,7 +31,7 @@ def test_a_corner_sees_four_pixels_and_an_edge_six():
 def test_the_kernel_is_not_flipped():
     """A mathematician's convolution would give 20 + 3 here: networks use the cross-correlation."""
     y = ops.conv2d(Tensor([[[[10.0, 1.0]]]]), Tensor([[[[3.0, 2.0]]]]))
-    assert y.data.ravel() == [32.0]
+    assert y.numpy().ravel() == [32.0]
 
 
 def test_height_comes_before_width():
@@ -96,6 +98,7 @@ def test_block_sizes_and_threads_change_nothing_but_rounding(case: ConvCase):
             assert_allclose(second, first, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.cpu_only("blocks and threads are the CPU's")
 def test_small_blocks_are_bands_of_single_rows():
     """The random tests above would test nothing of the bands if the settings did not reach them."""
     geometry = ops.ConvGeometry.of_convolution("test", (7, 5), 3, 1, 1, 1)
@@ -106,6 +109,7 @@ def test_small_blocks_are_bands_of_single_rows():
     ]
 
 
+@pytest.mark.cpu_only("blocks and threads are the CPU's")
 def test_a_large_batch_of_small_images_is_cut_into_groups_of_images():
     """Images that are lost at the end of a batch which is no multiple of the block."""
     geometry = ops.ConvGeometry.of_convolution("test", (2, 2), 1, 1, 0, 1)
@@ -114,6 +118,7 @@ def test_a_large_batch_of_small_images_is_cut_into_groups_of_images():
     assert [(block.images.start, block.images.stop) for block in blocks] == [(0, 3), (3, 6), (6, 7)]
 
 
+@pytest.mark.cpu_only("blocks and threads are the CPU's")
 def test_workers_never_share_an_image_that_both_add_to():
     """Bands of one image overlap in the rows that they add to; two threads there lose additions, now and then."""
     geometry = ops.ConvGeometry.of_convolution("test", (7, 5), 3, 1, 1, 1)
@@ -156,6 +161,7 @@ def peak_bytes(function):
         tracemalloc.stop()
 
 
+@pytest.mark.cpu_only("the memory measured is the host's")
 def test_the_columns_are_never_whole():
     """im2col of the whole layer, or kept for backward: 9 times the input, 38 MB here."""
     x, weight = seeded(1, 64, 128, 128, dtype=np.float32), seeded(64, 64, 3, 3, dtype=np.float32)
@@ -168,6 +174,7 @@ def test_the_columns_are_never_whole():
     assert backward < x.grad.nbytes + weight.grad.nbytes + columns_bytes / 3
 
 
+@pytest.mark.cpu_only("the memory measured is the host's")
 def test_a_1x1_convolution_does_not_copy_its_input():
     """Columns are the image itself here; fc7 and the score layers are such layers."""
     x, weight = seeded(1, 256, 64, 64, dtype=np.float32), seeded(2, 256, 1, 1, dtype=np.float32)
@@ -187,6 +194,7 @@ def test_an_empty_batch_gives_an_empty_result():
     assert_array_equal(bias.grad, np.zeros(3))
 
 
+@pytest.mark.cpu_only("host arrays do not meet tensors of other devices")
 def test_weights_may_be_plain_arrays():
     """The interface promises arrays or Tensors for weights."""
     x, weight, bias = seeded(1, 2, 4, 4), seeded(3, 2, 3, 3, seed=1), seeded(3, seed=2)

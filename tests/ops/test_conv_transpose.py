@@ -3,8 +3,8 @@
 import numpy as np
 import oracles
 import pytest
+from devices import assert_allclose, assert_array_equal, to_host
 from hypothesis import given
-from numpy.testing import assert_allclose, assert_array_equal
 from strategies import ConvCase, Machine, convolutions, random_cases, seeded, transposed_convolutions
 
 from minifcn import Tensor, ops
@@ -12,6 +12,12 @@ from minifcn.autograd import gradcheck
 from minifcn.errors import DtypeError, ShapeError
 from minifcn.nn import bilinear_weight
 from minifcn.ops import geometry as geometry_module
+
+pytestmark = pytest.mark.usefixtures("device")
+
+
+def ones(*shape):
+    return Tensor(np.ones(shape))
 
 
 def test_each_number_stamps_the_kernel():
@@ -43,7 +49,7 @@ def test_output_padding_beyond_the_stride():
 
 def test_the_weight_is_in_by_out():
     """(out, in, kh, kw), as conv2d has it, would not even fit here."""
-    weight = np.arange(6.0).reshape(2, 3, 1, 1)
+    weight = Tensor(np.arange(6.0).reshape(2, 3, 1, 1))
     y = ops.conv_transpose2d(Tensor(np.array([1.0, 10.0]).reshape(1, 2, 1, 1)), weight, Tensor([100.0, 200.0, 300.0]))
     assert_array_equal(y.data.ravel(), [0 + 30 + 100, 1 + 40 + 200, 2 + 50 + 300])
 
@@ -89,7 +95,7 @@ def test_it_is_the_adjoint_of_conv2d(case: ConvCase):
     x, weight, _ = case.arrays()
     arguments = dict(case.arguments)
     with case.machine.running():
-        convolved = ops.conv2d(Tensor(x), weight, **arguments).data
+        convolved = ops.conv2d(Tensor(x), Tensor(weight), **arguments).numpy()
         y = np.random.default_rng(case.seed + 1).standard_normal(convolved.shape)
         # What the stride left over at the right and the bottom is the output padding.
         lost = [
@@ -103,11 +109,11 @@ def test_it_is_the_adjoint_of_conv2d(case: ConvCase):
                 strict=True,
             )
         ]
-        spread = ops.conv_transpose2d(Tensor(y), weight, **arguments, output_padding=lost).data
+        spread = ops.conv_transpose2d(Tensor(y), Tensor(weight), **arguments, output_padding=lost).numpy()
     scale = np.abs(convolved * y).sum() + 1
     assert spread.shape == x.shape
     assert abs(np.vdot(convolved, y) - np.vdot(x, spread)) < 1e-10 * scale
-    matrix = ops.conv_matrix(weight, x.shape[2:], **arguments)
+    matrix = to_host(ops.conv_matrix(Tensor(weight), x.shape[2:], **arguments))
     for image in range(len(x)):
         assert_allclose(matrix @ x[image].ravel(), convolved[image].ravel(), rtol=1e-10, atol=1e-10)
         assert_allclose(matrix.T @ y[image].ravel(), spread[image].ravel(), rtol=1e-10, atol=1e-10)
@@ -123,7 +129,7 @@ def test_it_is_the_gradient_of_conv2d_and_the_other_way_round(case: ConvCase):
         y = ops.conv2d(x, weight, **case.arguments)
         g = np.random.default_rng(case.seed + 1).standard_normal(y.shape)
         y.backward(g)
-        matrix = ops.conv_matrix(weight, x.shape[2:], **case.arguments)
+        matrix = to_host(ops.conv_matrix(weight, x.shape[2:], **case.arguments))
     expected = np.stack([(matrix.T @ image.ravel()).reshape(x.shape[1:]) for image in g])
     assert_allclose(x.grad, expected, rtol=1e-10, atol=1e-10)
 
@@ -133,12 +139,12 @@ def test_it_is_the_gradient_of_conv2d_and_the_other_way_round(case: ConvCase):
 def test_it_multiplies_by_the_cached_sparse_matrix(dtype, batch, monkeypatch):
     """A faster route beside the sparse matrix would not notice that an entry of G has been changed."""
     monkeypatch.setattr(geometry_module, "_cache", geometry_module._ByteBoundedCache(2**20))
-    x, weight = np.ones((batch, 1, 2, 2), dtype), np.ones((1, 1, 2, 2), dtype)
-    before = ops.conv_transpose2d(Tensor(x), weight, stride=2).data
+    x, weight = Tensor(np.ones((batch, 1, 2, 2), dtype)), Tensor(np.ones((1, 1, 2, 2), dtype))
+    before = ops.conv_transpose2d(x, weight, stride=2).numpy()
     assert_array_equal(before, np.ones((batch, 1, 4, 4)))
     patch_matrix = ops.patch_matrix(4, 2, stride=2, dtype=dtype)  # of the convolution 4×4 -> 2×2
     patch_matrix.data[patch_matrix.indices == 0] = 7  # place (0, 0) of the first patch
-    after = ops.conv_transpose2d(Tensor(x), weight, stride=2).data
+    after = ops.conv_transpose2d(x, weight, stride=2).numpy()
     assert (before != after).sum() == batch
     assert_array_equal(after[:, 0, 0, 0], [7] * batch)
 
@@ -150,8 +156,8 @@ def test_a_bilinear_filter_keeps_a_ramp_a_ramp(stride):
     x = np.broadcast_to(ramp, (1, 1, 6, 6))
     kernel = 2 * stride
     y = ops.conv_transpose2d(
-        Tensor(x.copy()), bilinear_weight(1, kernel).astype(np.float64), stride=stride, padding=stride // 2
-    ).data[0, 0]
+        Tensor(x.copy()), Tensor(bilinear_weight(1, kernel).astype(float)), stride=stride, padding=stride // 2
+    ).numpy()[0, 0]
     assert y.shape == (6 * stride, 6 * stride)
     inside = slice(stride // 2, -(stride // 2))
     assert_allclose(y[inside, inside], np.broadcast_to(np.arange(6.0 * stride), y.shape)[inside, inside], rtol=1e-6)
@@ -160,13 +166,13 @@ def test_a_bilinear_filter_keeps_a_ramp_a_ramp(stride):
 def test_it_enlarges_and_is_not_an_inverse():
     """(n − 1)·s + k − 2p: the sizes of FCN-8s, and a convolution afterwards does not give the input back."""
     x = seeded(1, 1, 16, 16)
-    assert ops.conv_transpose2d(x, np.ones((1, 1, 4, 4)), stride=2).shape == (1, 1, 34, 34)
-    assert ops.conv_transpose2d(Tensor(np.ones((1, 1, 70, 70))), np.ones((1, 1, 16, 16)), stride=8).shape[2:] == (
+    assert ops.conv_transpose2d(x, ones(1, 1, 4, 4), stride=2).shape == (1, 1, 34, 34)
+    assert ops.conv_transpose2d(ones(1, 1, 70, 70), ones(1, 1, 16, 16), stride=8).shape[2:] == (
         568,
         568,
     )
-    y = ops.conv2d(ops.conv_transpose2d(x, np.ones((1, 1, 3, 3))), np.ones((1, 1, 3, 3)))
-    assert not np.allclose(y.data, x.data)
+    y = ops.conv2d(ops.conv_transpose2d(x, ones(1, 1, 3, 3)), ones(1, 1, 3, 3))
+    assert not np.allclose(y.numpy(), x.numpy())
 
 
 def test_an_empty_batch_gives_an_empty_result():
@@ -206,9 +212,9 @@ def test_dtypes_are_refused_as_by_conv2d():
     """A float64 filter (NumPy's default) on float32 scores would promote the rest of the network."""
     x = Tensor(np.ones((1, 1, 3, 3), np.float32))
     with pytest.raises(DtypeError, match="float32, float64"):
-        ops.conv_transpose2d(x, np.ones((1, 1, 2, 2)))
+        ops.conv_transpose2d(x, ones(1, 1, 2, 2))
     with pytest.raises(DtypeError, match="float16"):
-        ops.conv_transpose2d(Tensor(x.data.astype(np.float16)), np.ones((1, 1, 2, 2), np.float16))
+        ops.conv_transpose2d(Tensor(x.data.astype(np.float16)), Tensor(np.ones((1, 1, 2, 2), np.float16)))
 
 
 @random_cases

@@ -2,14 +2,16 @@
 
 import numpy as np
 import pytest
+from devices import assert_allclose, assert_array_equal
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose, assert_array_equal
 from strategies import random_cases, second_device, seeded
 
 from minifcn import Tensor, ops
 from minifcn.autograd import gradcheck
 from minifcn.errors import DeviceError, DtypeError, ShapeError, UsageError
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 @st.composite
@@ -89,7 +91,7 @@ def test_it_is_one_ratio_for_the_whole_batch():
 
 def test_classes_that_do_not_occur_are_left_out_of_the_mean():
     """Counted as perfect they would flatter the loss, counted as failed they could not be mended."""
-    logits, labels = seeded(1, 2, 6).data, np.array([[0, 1, 1, 0, 1, 0]])
+    logits, labels = seeded(1, 2, 6).numpy(), np.array([[0, 1, 1, 0, 1, 0]])
     two = ops.dice_loss(Tensor(logits), labels)
     with_a_third = np.concatenate([logits, np.full((1, 1, 6), -1e4)], axis=1)
     assert ops.dice_loss(Tensor(with_a_third), labels).item() == pytest.approx(two.item())
@@ -99,7 +101,7 @@ def test_void_pixels_neither_count_nor_learn():
     """Void as background, or void in the sum of the predictions."""
     logits, labels = seeded(1, 3, 2, 3), np.array([[[0, 255, 1], [2, 1, 255]]])
     kept = labels[0] != 255
-    alone = ops.dice_loss(Tensor(logits.data[:, :, kept]), labels[:, kept])
+    alone = ops.dice_loss(Tensor(logits.numpy()[:, :, kept]), labels[:, kept])
     loss = ops.dice_loss(logits, labels)
     assert loss.item() == pytest.approx(alone.item())
     loss.backward()
@@ -203,6 +205,7 @@ def test_what_does_not_fit_is_refused_by_name(arguments, error, words):
     assert str(caught.value).startswith("dice_loss: ")
 
 
+@pytest.mark.cpu_only("a second device made of host arrays")
 def test_it_stays_on_the_device_of_the_logits():
     """A constant made with NumPy in the middle of a GPU's arrays."""
     with second_device() as device:

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from devices import assert_array_equal
 from strategies import seeded
 
 from minifcn import Tensor, ops
 from minifcn.autograd import gradcheck
 from minifcn.errors import ShapeError, UsageError
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def generator(seed=0):
@@ -18,7 +20,7 @@ def generator(seed=0):
 @pytest.mark.parametrize("p", [0.2, 0.5, 0.9])
 def test_the_share_that_is_dropped_and_the_scale_of_the_rest(drop, p):
     """Probability p to *keep*, or a scale forgotten, so that predictions differ from training."""
-    y = drop(Tensor(np.ones((100, 100, 2, 2))), p, generator=generator()).data
+    y = drop(Tensor(np.ones((100, 100, 2, 2))), p, generator=generator()).numpy()
     dropped = (y == 0).mean()
     sigma = np.sqrt(p * (1 - p) / 10_000)  # of 10,000 channels; of more elements it is smaller
     assert abs(dropped - p) < 4 * sigma
@@ -28,12 +30,12 @@ def test_the_share_that_is_dropped_and_the_scale_of_the_rest(drop, p):
 
 def test_channels_are_dropped_whole():
     """Single elements of a feature map, whose neighbours say the same."""
-    y = ops.dropout2d(Tensor(np.ones((20, 30, 4, 5))), 0.5, generator=generator()).data
+    y = ops.dropout2d(Tensor(np.ones((20, 30, 4, 5))), 0.5, generator=generator()).numpy()
     kept = y.reshape(20, 30, 20).all(axis=2)
     assert_array_equal(kept, y.reshape(20, 30, 20).any(axis=2))
     assert 0 < kept.mean() < 1
     assert len({tuple(row) for row in kept}) > 1  # another choice for each image
-    single = ops.dropout(Tensor(np.ones((20, 30, 4, 5))), 0.5, generator=generator()).data
+    single = ops.dropout(Tensor(np.ones((20, 30, 4, 5))), 0.5, generator=generator()).numpy()
     assert (single.reshape(600, 20).all(axis=1) != single.reshape(600, 20).any(axis=1)).mean() > 0.9
 
 

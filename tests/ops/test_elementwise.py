@@ -4,15 +4,17 @@ import math
 
 import numpy as np
 import pytest
+from devices import assert_allclose, assert_array_equal
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, mutually_broadcastable_shapes
-from numpy.testing import assert_allclose, assert_array_equal
 from strategies import random_cases
 
 from minifcn import Tensor, ops
 from minifcn.autograd import gradcheck
 from minifcn.errors import DtypeError, ShapeError
+
+pytestmark = pytest.mark.usefixtures("device")
 
 BINARY = [ops.add, ops.subtract, ops.multiply, ops.divide]
 UNARY = [
@@ -49,7 +51,7 @@ def test_binary_gradients_under_broadcasting(operation, shapes, seed):
 def test_unary_values_and_gradients(operation, scalar, shape, seed):
     """Another function's value, or another function's derivative."""
     x = positive(shape, seed)
-    assert_allclose(operation(x).data, np.vectorize(scalar)(x.data), rtol=1e-12)
+    assert_allclose(operation(x).data, np.vectorize(scalar)(x.numpy()), rtol=1e-12)
     assert gradcheck(operation, [x])
 
 
@@ -98,6 +100,7 @@ def test_operators_and_their_mirror_images():
     assert_array_equal((-x).data, [-2, -4])
 
 
+@pytest.mark.cpu_only("host arrays do not meet tensors of other devices")
 @pytest.mark.parametrize("operator", ["__add__", "__sub__", "__mul__", "__truediv__", "__matmul__"])
 def test_an_array_on_the_left_makes_a_tensor(operator):
     """NumPy would take the Tensor for a number and make an array of Tensors, which no gradient passes."""
@@ -138,9 +141,9 @@ def test_dtypes_are_not_mixed():
     """float32 + float64, or + an integer array, is promoted by NumPy without a word."""
     x = Tensor(np.ones(3, np.float32))
     with pytest.raises(DtypeError, match=r"Add: the inputs have different dtypes \(float32, float64\).*astype"):
-        x + np.ones(3)
+        x + Tensor(np.ones(3))
     with pytest.raises(DtypeError, match="Multiply: needs float32 or float64, not int64"):
-        x * np.array([1, 2, 3])
+        x * Tensor(np.array([1, 2, 3]))
     with pytest.raises(DtypeError, match="not float16"):
         x + Tensor(np.ones(3, np.float16))
     with pytest.raises(DtypeError, match="not int64"):

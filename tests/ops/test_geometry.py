@@ -6,8 +6,8 @@ from fractions import Fraction
 import numpy as np
 import oracles
 import pytest
+from devices import assert_allclose, assert_array_equal, to_host
 from hypothesis import given
-from numpy.testing import assert_allclose, assert_array_equal
 from strategies import ConvCase, convolutions, random_cases
 
 from minifcn import Tensor, ops
@@ -15,6 +15,8 @@ from minifcn.backend import get_backend
 from minifcn.errors import ShapeError
 from minifcn.ops import ConvGeometry, CoordinateMap
 from minifcn.ops import geometry as geometry_module
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def test_a_row_of_g_has_one_one_or_nothing(case: ConvCase):
     """An entry of 2 (a place listed twice), a row with two pixels, or padding that points at a pixel."""
     arguments = {key: case.arguments[key] for key in ("stride", "padding", "dilation")}
     size, kernel = case.x_shape[2:], case.weight_shape[2:]
-    matrix = ops.patch_matrix(size, kernel, **arguments, dtype=np.float64)
+    matrix = to_host(ops.patch_matrix(size, kernel, **arguments, dtype=np.float64))
     counts = oracles.output_size(size, kernel, **arguments)
     assert matrix.shape == (math.prod(kernel) * math.prod(counts), math.prod(size))
     assert set(matrix.data) <= {1.0}
@@ -66,7 +68,7 @@ def test_a_row_of_g_has_one_one_or_nothing(case: ConvCase):
 def test_c_is_the_convolution(case: ConvCase):
     """The Kronecker factors in the wrong order, or groups that are not blocks on the diagonal."""
     x, weight, _ = case.arrays()
-    matrix = ops.conv_matrix(weight, x.shape[2:], **case.arguments)
+    matrix = to_host(ops.conv_matrix(Tensor(weight), x.shape[2:], **case.arguments))
     expected = oracles.conv2d(x, weight, None, **case.arguments)
     assert matrix.shape == (expected[0].size, x[0].size)
     for image, result in zip(x, expected, strict=True):

@@ -5,14 +5,16 @@ import math
 import numpy as np
 import oracles
 import pytest
+from devices import assert_allclose, assert_array_equal
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose, assert_array_equal
 from strategies import random_cases, second_device, seeded
 
 from minifcn import Tensor, ops
 from minifcn.autograd import gradcheck
 from minifcn.errors import DeviceError, DtypeError, ShapeError, UsageError
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 @st.composite
@@ -115,7 +117,7 @@ def test_the_mask_chooses_pixels():
     logits, labels = seeded(1, 3, 2, 2), np.array([[[0, 1], [2, 0]]])
     mask = np.array([[[True, False], [False, True]]])
     loss = ops.softmax_cross_entropy(logits, labels, mask=mask)
-    both = ops.softmax_cross_entropy(Tensor(logits.data), labels, reduction="none").data[mask]
+    both = ops.softmax_cross_entropy(Tensor(logits.data), labels, reduction="none").numpy()[mask]
     assert loss.item() == pytest.approx(both.mean())
     loss.backward()
     assert_array_equal(logits.grad.any(axis=1), mask)
@@ -135,7 +137,7 @@ def test_labels_of_any_whole_type(labels_dtype):
 def test_a_class_may_be_the_one_ignored():
     """ignore_index compared after the labels were changed."""
     logits, labels = seeded(1, 3, 4), np.array([[0, 1, 2, 0]])
-    kept = ops.softmax_cross_entropy(logits, labels, reduction="none").data[0, [1, 2]]
+    kept = ops.softmax_cross_entropy(logits, labels, reduction="none").numpy()[0, [1, 2]]
     assert ops.softmax_cross_entropy(logits, labels, ignore_index=0).item() == pytest.approx(kept.mean())
 
 
@@ -213,6 +215,7 @@ def test_logits_are_float32_or_float64(dtype):
         ops.softmax_cross_entropy(Tensor(np.zeros((1, 3), dtype)), np.array([0]))
 
 
+@pytest.mark.cpu_only("a second device made of host arrays")
 @pytest.mark.parametrize("name", ["labels", "weight", "mask"])
 def test_tensors_of_another_device_are_refused(name):
     """A silent copy at each step would be slow, and on a GPU it is an error without words."""

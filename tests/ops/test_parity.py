@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from devices import assert_allclose, assert_array_equal, to_host
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose, assert_array_equal
 from strategies import ConvCase, PoolCase, convolutions, poolings, random_cases, transposed_convolutions
 
 from minifcn import Tensor, ops
+
+pytestmark = pytest.mark.usefixtures("device")
 
 torch = pytest.importorskip("torch", reason="PyTorch, the other side of the comparison, is not installed")
 functional = torch.nn.functional
@@ -17,7 +19,7 @@ dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32])
 
 def assert_close(ours, theirs, dtype):
     """Relative to the largest number: single sums may cancel to nearly nothing."""
-    theirs = theirs.detach().numpy()
+    ours, theirs = to_host(ours), theirs.detach().numpy()
     assert ours.dtype == theirs.dtype == dtype
     scale = np.abs(theirs).max(initial=1)
     tolerance = 1e-10 if dtype == np.float64 else 1e-4
@@ -98,7 +100,7 @@ def test_softmax_cross_entropy(dtype, case):
     """Weights, void and the three reductions read differently from PyTorch, for 2-D, 3-D and 4-D logits."""
     logits, labels, weight, arguments = case
     x = Tensor(logits.astype(dtype), requires_grad=True)
-    other = torch.tensor(x.data, requires_grad=True)
+    other = torch.tensor(x.numpy(), requires_grad=True)
     y = ops.softmax_cross_entropy(x, labels, weight=weight, **arguments)
     other_weight = None if weight is None else torch.tensor(weight.astype(dtype))
     expected = functional.cross_entropy(other, torch.tensor(labels), weight=other_weight, **arguments)
@@ -120,6 +122,6 @@ def test_a_layer_of_real_size(dtype):
     y, expected = ops.conv2d(*ours, padding=1), functional.conv2d(*theirs, padding=1)
     assert_close(y.data, expected, dtype)
     y.backward(y.data)
-    expected.backward(torch.tensor(y.data))
+    expected.backward(torch.tensor(y.numpy()))
     for tensor, other in zip(ours, theirs, strict=True):
         assert_close(tensor.grad, other.grad, dtype)

@@ -3,13 +3,15 @@
 import numpy as np
 import oracles
 import pytest
+from devices import assert_allclose, assert_array_equal
 from hypothesis import given
-from numpy.testing import assert_allclose, assert_array_equal
 from strategies import ConvCase, convolutions, random_cases
 
 from minifcn import Tensor, ops
 from minifcn.autograd import gradcheck
 from minifcn.errors import ShapeError
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def geometry_of(case: ConvCase):
@@ -49,9 +51,9 @@ def test_im2col_equals_the_loops(case: ConvCase):
 def test_col2im_equals_the_loops_and_is_the_adjoint(case: ConvCase):
     """⟨im2col(x), c⟩ = ⟨x, col2im(c)⟩ fails if a pixel is dropped, or added once too often."""
     x, kernel, size = case.arrays()[0], case.weight_shape[2:], case.x_shape[2:]
-    columns = ops.im2col(Tensor(x), kernel, **geometry_of(case)).data
+    columns = ops.im2col(Tensor(x), kernel, **geometry_of(case)).numpy()
     other = np.random.default_rng(case.seed + 1).standard_normal(columns.shape)
-    images = ops.col2im(Tensor(other), size, kernel, **geometry_of(case)).data
+    images = ops.col2im(Tensor(other), size, kernel, **geometry_of(case)).numpy()
     assert_allclose(images, oracles.col2im(other, size, kernel, **geometry_of(case)), rtol=1e-10, atol=1e-10)
     scale = np.abs(columns * other).sum() + 1
     assert abs(np.vdot(columns, other) - np.vdot(x, images)) < 1e-10 * scale

@@ -3,13 +3,15 @@
 import numpy as np
 import oracles
 import pytest
+from devices import assert_allclose, assert_array_equal
 from hypothesis import given, reject
-from numpy.testing import assert_allclose, assert_array_equal
 from strategies import PoolCase, pairs, poolings, random_cases
 
 from minifcn import Tensor, no_grad, ops
 from minifcn.autograd import gradcheck
 from minifcn.errors import DtypeError, ShapeError
+
+pytestmark = pytest.mark.usefixtures("device")
 
 EVERY_KIND = ("distinct", "ties", "minus infinity", "all minus infinity", "nan")
 

@@ -2,15 +2,17 @@
 
 import numpy as np
 import pytest
+from devices import assert_allclose, assert_array_equal
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
-from numpy.testing import assert_allclose, assert_array_equal
 from strategies import random_cases
 
 from minifcn import Tensor, ops
 from minifcn.autograd import gradcheck
 from minifcn.errors import ShapeError
+
+pytestmark = pytest.mark.usefixtures("device")
 
 REDUCTIONS = [(ops.sum, np.sum), (ops.mean, np.mean), (ops.amax, np.amax)]
 

@@ -2,15 +2,17 @@
 
 import numpy as np
 import pytest
+from devices import assert_array_equal
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
-from numpy.testing import assert_array_equal
 from strategies import pairs, random_cases, second_device, seeded
 
 from minifcn import Tensor, ops
 from minifcn.autograd import gradcheck
 from minifcn.errors import ShapeError
+
+pytestmark = pytest.mark.usefixtures("device")
 
 shapes = array_shapes(min_dims=2, max_dims=4, max_side=4)
 
@@ -130,6 +132,7 @@ def test_what_does_not_fit_is_refused_by_name(call, words):
         call(counting(2, 3))
 
 
+@pytest.mark.cpu_only("a second device made of host arrays")
 def test_a_gradient_comes_back_to_the_device_it_left():
     """A copy between devices that is not recorded cuts the graph without a word."""
     x = seeded(2, 3)
@@ -142,6 +145,7 @@ def test_a_gradient_comes_back_to_the_device_it_left():
     assert_array_equal(x.grad, 6 * x.data)
 
 
+@pytest.mark.cpu_only("a second device made of host arrays")
 def test_labels_can_be_moved_too():
     """The loss says `move them with .to(device)`, which must then not fail because labels are whole numbers."""
     labels = Tensor(np.array([1, 255], np.uint8))

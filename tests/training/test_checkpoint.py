@@ -4,12 +4,15 @@ import json
 
 import numpy as np
 import pytest
+from devices import on_device
 from safetensors.numpy import save_file
 
 from minifcn import Tensor, models, ops
 from minifcn.errors import WeightsError
 from minifcn.training import SGD
 from minifcn.training.checkpoint import Progress, read_progress, restore_checkpoint, save_checkpoint
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def network(width=2, batch_norm=False):
@@ -21,7 +24,7 @@ def network(width=2, batch_norm=False):
 def checkpoint(tmp_path):
     model, optimizer = network()
     for parameter in optimizer.parameters():
-        parameter.grad = np.ones_like(parameter.data)
+        parameter.grad = on_device(np.ones_like(parameter.data))
     optimizer.step()
     model.dropout.generator.random(7)
     save_checkpoint(

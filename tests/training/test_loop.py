@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from devices import on_device
 from networks import fill
 
 from minifcn import Tensor, models, ops
@@ -10,13 +11,15 @@ from minifcn.errors import TrainingError
 from minifcn.training import SGD, Adam, paper_groups, poly, segmentation_loss, train
 from minifcn.weights import Preprocessing
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def small_model(num_classes=9, **options):
     model = models.FCN8s(num_classes, width=2, fc_width=4, geometry="same", dropout=0.2, **options)
     rng = np.random.default_rng(5)
     for name, parameter in model.named_parameters():
         if name.startswith("score"):
-            parameter.data = rng.standard_normal(parameter.shape).astype(np.float32)
+            parameter.data = on_device(rng.standard_normal(parameter.shape).astype(np.float32))
     return model
 
 
@@ -44,13 +47,13 @@ def test_gradients_do_not_add_up_over_steps():
                 optimizer.zero_grad()
             segmentation_loss()(model(Tensor(batch.images)), batch.labels, np.random.default_rng(0)).backward()
             optimizer.step()
-        return model.score_fr.bias.data
+        return model.score_fr.bias.numpy()
 
     model = small_model()
     loader = Loader(Shapes(size=32, length=2), 2, normalise=Preprocessing().apply, prefetch=0, shuffle=False)
     list(train(model, loader, SGD(model.parameters(), lr=0.1), steps=2, loss=segmentation_loss()))
-    np.testing.assert_array_equal(model.score_fr.bias.data, weights_after(True))
-    assert not np.allclose(model.score_fr.bias.data, weights_after(False))
+    np.testing.assert_array_equal(model.score_fr.bias.numpy(), weights_after(True))
+    assert not np.allclose(model.score_fr.bias.numpy(), weights_after(False))
 
 
 def test_the_schedule_reaches_the_optimizer():

@@ -5,13 +5,15 @@ import re
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from devices import assert_allclose, assert_array_equal, to_host
 
 from minifcn import Tensor, nn, ops
 from minifcn.data import VOID
 from minifcn.errors import UsageError
 from minifcn.training.losses import LOSSES, check_scale, classification_loss, segmentation_loss
 from minifcn.training.optim import SGD, Adam
+
+pytestmark = pytest.mark.usefixtures("device")
 
 WEIGHTS = np.array([1.0, 20.0, 3.0])
 
@@ -52,11 +54,12 @@ def trained(loss, pixels, labels, steps=150, **options):
 def scores_on_new_pixels(model, share):
     """(pixel accuracy, share of the rare class found, its intersection over union)."""
     pixels, labels = rare_among_common(rng(99), share)
-    predicted = model(Tensor(pixels)).data.argmax(axis=1)
+    predicted = model(Tensor(pixels)).numpy().argmax(axis=1)
     rare, found = labels == 1, predicted == 1
     return (predicted == labels).mean(), found[rare].mean(), (found & rare).sum() / (found | rare).sum()
 
 
+@pytest.mark.cpu_only("statistics, and long")
 def test_class_weights_trade_pixel_accuracy_for_the_rare_class():
     """A switch that reaches nothing: weights not handed on, or multiplied into every class alike."""
     data = rare_among_common(rng(1), 0.05)
@@ -66,6 +69,7 @@ def test_class_weights_trade_pixel_accuracy_for_the_rare_class():
     assert weighted[0] < plain[0] - 0.05  # pixel accuracy
 
 
+@pytest.mark.cpu_only("statistics, and long")
 @pytest.mark.parametrize("loss", ["dice", "cross-entropy+dice"])
 def test_dice_raises_the_iu_of_a_tiny_class(loss):
     """Cross entropy does best by hardly ever naming a class of one pixel in fifty."""
@@ -106,7 +110,7 @@ def test_the_classifier_s_loss_takes_one_label_a_picture():
 def gradient(loss, generator, scores, labels):
     logits = Tensor(scores, requires_grad=True)
     loss(logits, labels, generator).backward()
-    return logits.grad
+    return to_host(logits.grad)
 
 
 def divided_by_what_was_kept(keep_pixels, class_weights=None):
@@ -170,6 +174,7 @@ def standard_scores(loss, p, weights, draws=1500):
     return distances, sampled.std(axis=0) / spread
 
 
+@pytest.mark.cpu_only("statistics, and long")
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 def test_the_mean_gradient_of_many_masks_approaches_the_whole_one(weights):
     """The same from real random numbers: a mask that keeps another share, or one mask for all steps.
@@ -182,6 +187,7 @@ def test_the_mean_gradient_of_many_masks_approaches_the_whole_one(weights):
     assert_allclose(spreads, 1, atol=0.1)
 
 
+@pytest.mark.cpu_only("statistics, and long")
 def test_the_statistics_would_notice_the_naive_mean():
     """A test that cannot fail is worth nothing: the tempting mistake is many standard errors off."""
     distances, _ = standard_scores(divided_by_what_was_kept(0.25, WEIGHTS), 0.25, WEIGHTS)

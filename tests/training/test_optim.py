@@ -4,12 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from devices import assert_allclose, assert_array_equal, on_device
 
 from minifcn import Tensor, models
 from minifcn.errors import UsageError, WeightsError
 from minifcn.nn import Parameter
 from minifcn.training import SGD, Adam, paper_groups
+
+pytestmark = pytest.mark.usefixtures("device")
 
 OPTIMIZERS = [
     (SGD, {"lr": 0.1}),
@@ -21,7 +23,7 @@ OPTIMIZERS = [
 
 def parameter(*values, dtype=np.float64, grad=None, fixed=False):
     made = Parameter(np.array(values, dtype), requires_grad=not fixed)
-    made.grad = None if grad is None else np.array(grad, dtype)
+    made.grad = on_device(None if grad is None else np.array(grad, dtype))
     return made
 
 
@@ -31,7 +33,7 @@ def test_sgd_by_hand():
     optimizer = SGD([p], lr=0.1, momentum=0.5, weight_decay=0.1)
     optimizer.step()  # v = (0.5, −0.2)
     assert_allclose(p.data, [0.95, -1.98], rtol=1e-14)
-    p.grad = np.array([0.0, 1.0])
+    p.grad = on_device(np.array([0.0, 1.0]))
     optimizer.step()  # v = (0.25 + 0.095, −0.1 + 1 − 0.198) = (0.345, 0.702)
     assert_allclose(p.data, [0.9155, -2.0502], rtol=1e-14)
 
@@ -54,7 +56,7 @@ def test_adam_by_hand():
     optimizer = Adam([p], lr=0.1, eps=0.0)
     optimizer.step()
     assert_allclose(p.data, [0.9, 1.1], rtol=1e-14)
-    p.grad = np.zeros(2)
+    p.grad = on_device(np.zeros(2))
     optimizer.step()
     step = 0.1 * (0.09 / 0.19) / np.sqrt(0.000999 / 0.001999)
     assert_allclose(p.data, [0.9 - step, 1.1 + step], rtol=1e-12)
@@ -91,8 +93,8 @@ def test_twenty_steps_equal_pytorchs(kind, arguments):
         for group, rate in zip(other.param_groups, (0.02, 0.1, 0.1), strict=True):
             group["lr"] = rate * optimizer.lr_factor
         for mine, their in zip(ours, theirs, strict=True):
-            mine.grad = generator.normal(size=mine.shape)
-            their.grad = torch.tensor(mine.grad)
+            grad = generator.normal(size=mine.shape)
+            mine.grad, their.grad = on_device(grad), torch.tensor(grad)
         optimizer.step()
         other.step()
         for mine, their in zip(ours, theirs, strict=True):
@@ -107,7 +109,7 @@ def test_a_parameter_that_joins_late_equals_pytorchs(kind, arguments):
     optimizer, other = kind(ours, **arguments), getattr(torch.optim, kind.__name__)(theirs, **arguments)
     for number in range(8):
         for position in (0, 1) if number >= 4 else (1,):
-            ours[position].grad = np.array([0.5 + number])
+            ours[position].grad = on_device(np.array([0.5 + number]))
             theirs[position].grad = torch.tensor([0.5 + number]).double()
         optimizer.step()
         other.step()
@@ -162,7 +164,7 @@ def steps(optimizer, parameters, numbers):
     for number in numbers:
         generator = np.random.default_rng(number)
         for one in parameters:
-            one.grad = generator.normal(size=one.shape).astype(one.dtype)
+            one.grad = on_device(generator.normal(size=one.shape).astype(one.dtype))
         optimizer.lr_factor = 1 - number / 20
         optimizer.step()
 
@@ -181,7 +183,7 @@ def test_a_saved_state_continues_exactly(kind, arguments, dtype):
     part, optimizer = make([(1, 2), (3,), (4, 5, 6)])
     steps(optimizer, part, range(4))
     arrays, count = optimizer.state_dict()
-    saved = [one.data.copy() for one in part]
+    saved = [one.numpy().copy() for one in part]
     steps(optimizer, part, range(4, 6))  # must not reach into what was saved
     resumed, optimizer = make(saved)
     optimizer.load_state_dict(arrays, json.loads(json.dumps(count)))
@@ -200,12 +202,12 @@ def test_the_state_of_a_skipped_parameter_is_found_again():
         return made, SGD(made, lr=0.1, momentum=0.9)
 
     (_, second), optimizer = make()
-    second.grad = np.ones(1)
+    second.grad = on_device(np.ones(1))
     optimizer.step()
     arrays, count = optimizer.state_dict()
     (_, again), resumed = make()
     resumed.load_state_dict(arrays, count)
-    again.data, again.grad = second.data.copy(), np.ones(1)
+    again.data, again.grad = second.data.copy(), on_device(np.ones(1))
     optimizer.step()
     resumed.step()
     assert_array_equal(again.data, second.data)

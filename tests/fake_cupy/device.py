@@ -1,0 +1,76 @@
+"""The state of the fake device: its memory, what may be made to go wrong with it, and what it was asked to do."""
+
+import threading
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+class OutOfMemoryError(MemoryError):
+    """As cupy.cuda.memory.OutOfMemoryError, message and all."""
+
+    def __init__(self, size: int, total: int, limit: int = 0) -> None:
+        limited = f", limit set to: {limit:,} bytes" if limit else ""
+        super().__init__(f"Out of memory allocating {size:,} bytes (allocated so far: {total:,} bytes{limited}).")
+
+
+class CUDARuntimeError(RuntimeError):
+    """As cupy.cuda.runtime.CUDARuntimeError: "name: text", and the status as a number."""
+
+    def __init__(self, status: int, name: str, text: str) -> None:
+        self.status = status
+        super().__init__(f"{name}: {text}")
+
+
+class CUBLASError(RuntimeError):
+    """As cupy_backends.cuda.libs.cublas.CUBLASError."""
+
+
+class CompileException(Exception):
+    """As cupy.cuda.compiler.CompileException."""
+
+
+@dataclass
+class Card:
+    """fault: an exception that every computation raises. limit: bytes that a set_limit allows, 0 for all.
+
+    synchronizations: how often the host waited for a number. products: the dimensions of each matrix product's
+    operands. random: the order in which atomics happen to run.
+    """
+
+    count: int = 1
+    compute_capability: str = "90"
+    current: int = 0
+    total_bytes: int = 8 * 2**30
+    used_bytes: int = 0
+    limit: int = 0
+    fault: BaseException | None = None
+    synchronizations: int = 0
+    products: list[int] = field(default_factory=list)
+    launches: list[str] = field(default_factory=list)
+    random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def compute(self) -> None:
+        """Called before anything runs on the device."""
+        if self.fault is not None:
+            raise self.fault
+
+    def allocate(self, size: int) -> None:
+        """Called for every new array: OutOfMemoryError if it does not fit beside those that live."""
+        with self.lock:
+            if self.used_bytes + size > (self.limit or self.total_bytes):
+                raise OutOfMemoryError(size, self.used_bytes, self.limit)
+            self.used_bytes += size
+
+    def free(self, size: int) -> None:
+        with self.lock:
+            self.used_bytes -= size
+
+    def wait(self) -> None:
+        """The host waits for the device."""
+        self.compute()
+        self.synchronizations += 1
+
+
+card = Card()

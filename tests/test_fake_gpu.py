@@ -1,0 +1,332 @@
+"""The fake device says no where a GPU would, and everything that is whole runs on it.
+
+Nothing here was computed on a GPU. What is planted here in an operation works on the CPU, and must fail on the fake.
+"""
+
+import ast
+import importlib.util
+import json
+import pickle
+import types
+from pathlib import Path
+
+import devices
+import fake_cupy
+import numpy as np
+import pytest
+import scipy.sparse
+from devices import assert_allclose, assert_array_equal
+from fake_cupy import derive
+from fake_cupy.array import FACTS
+from numpy.testing import assert_array_equal as assert_host_array_equal
+from safetensors.numpy import load_file
+from tiny_runs import call, few_pictures, start, stop_after, tiny
+
+import minifcn
+from minifcn import Tensor, evaluate, models, ops, predict
+from minifcn.autograd.function import Function
+from minifcn.errors import DeviceError
+from minifcn.training import SGD, loop, segmentation_loss
+
+PACKAGE = Path(minifcn.__file__).parent
+
+
+@pytest.fixture
+def fake():
+    """The fake device's backend, as the library opened it."""
+    with devices.fake_gpu() as backend:
+        yield backend
+
+
+def planted(compute):
+    """An operation that computes y = compute(xp, x)."""
+
+    class Planted(Function):
+        @staticmethod
+        def forward(ctx, x):
+            return compute(ctx.backend.xp, x)
+
+    return Planted.apply
+
+
+# Each works on the CPU, and on a GPU would be an error.
+REFUSED = {
+    "a host constant": lambda xp, x: x + np.ones(3),
+    "a host constant on the left": lambda xp, x: np.ones(3) * x,
+    "a host array in a function": lambda xp, x: xp.where(x > 0, x, np.zeros(3)),
+    "a host mask": lambda xp, x: x[np.array([True, False, True])],
+    "a host array assigned": lambda xp, x: xp.copyto(x, np.ones(3)) or x,
+    "a host array written into": lambda xp, x: xp.add(x, x, out=np.empty(3)),
+    "conversion in secret": lambda xp, x: xp.asarray(np.asarray(x) * 2),
+    "NumPy fed with a device array": lambda xp, x: xp.asarray(np.array([x.max(), x.min()])),
+    "a sum as a host number": lambda xp, x: xp.asarray(np.ones(3) * x.sum()),
+    "a SciPy matrix": lambda xp, x: xp.asarray(scipy.sparse.identity(3, format="csr") @ x),
+    "numbers in a list": lambda xp, x: x * xp.sum([1.0, 2.0]),
+    "comparison with a list": lambda xp, x: (x == [1.0, 2.0, 3.0]) * x,
+    "where= of a ufunc": lambda xp, x: xp.divide(x, x, out=xp.zeros_like(x), where=x > 0),
+    "where= of a sum": lambda xp, x: xp.sum(x, where=x > 0).reshape(1),
+    "initial= of a maximum": lambda xp, x: x.max(initial=0).reshape(1),
+    "out= of einsum": lambda xp, x: xp.einsum("i,i->i", x, x, out=xp.empty_like(x)),
+    "a function that CuPy lacks": lambda xp, x: xp.insert(x, 0, 1.0),
+    "errstate": lambda xp, x: xp.errstate(all="ignore") and x,
+    "a read-only array": lambda xp, x: setattr(x.flags, "writeable", True) or x,
+    "reduce of a ufunc that has none": lambda xp, x: np.hypot.reduce(x).reshape(1),
+    "permutation of CuPy's generator": lambda xp, x: x[xp.random.default_rng(0).permutation(3)],
+    "choice of CuPy's generator": lambda xp, x: x[xp.random.default_rng(0).choice(3, 3)],
+    "a generator whose state is saved": lambda xp, x: x * len(pickle.dumps(xp.random.default_rng(0))),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_gpu_refuses_is_refused(fake, name):
+    """A fake that lets one of these through says nothing about a GPU."""
+    operation = planted(REFUSED[name])
+    assert operation(Tensor([1.0, 2.0, 3.0])).device == "cpu"
+    with pytest.raises((TypeError, ValueError, AttributeError, DeviceError)):
+        operation(Tensor([1.0, 2.0, 3.0], device="gpu"))
+
+
+def last_wins(xp, x):
+    y = xp.zeros(2, x.dtype)
+    y[xp.asarray([0, 1, 0])] = x
+    return y
+
+
+# Each gives other numbers on a GPU than on the CPU, without a word.
+OTHERWISE = {
+    "a place that is assigned twice": (last_wins, [3.0, 2.0]),
+    "random numbers": (lambda xp, x: x * xp.random.default_rng(0).random(3), None),
+    "a reduction is an array": (lambda xp, x: x * isinstance(x.sum(), np.floating), [1.0, 2.0, 3.0]),
+}
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_what_a_gpu_does_otherwise_is_done_otherwise(fake, name):
+    """The same numbers as on the CPU would hide what the operation relies on."""
+    compute, expected = OTHERWISE[name]
+    on_cpu = planted(compute)(Tensor([1.0, 2.0, 3.0])).numpy()
+    if expected is not None:
+        assert_host_array_equal(on_cpu, expected)
+    assert (planted(compute)(Tensor([1.0, 2.0, 3.0], device="gpu")).numpy() != on_cpu).any()
+
+
+@pytest.mark.parametrize(
+    "look_up",
+    [
+        lambda xp, x: x[xp.asarray([2, 3])],
+        lambda xp, x: xp.take(x, xp.asarray([2, 3])),
+        lambda xp, x: xp.take_along_axis(x, xp.asarray([2, 3]), 0),
+    ],
+)
+def test_an_index_out_of_range_wraps_around(fake, look_up):
+    """An error on the CPU, another element on a GPU: a label of 255 in 21 classes reads class 3."""
+    with pytest.raises(IndexError):
+        planted(look_up)(Tensor([1.0, 2.0, 3.0]))
+    assert_array_equal(planted(look_up)(Tensor([1.0, 2.0, 3.0], device="gpu")).numpy(), [3, 1])
+    with pytest.raises(IndexError):  # a plain number is checked
+        planted(lambda xp, x: x[3])(Tensor([1.0, 2.0, 3.0], device="gpu"))
+
+
+def add_at(xp, x):
+    y = xp.zeros(1, x.dtype)
+    np.add.at(y, xp.zeros(len(x), int), x)
+    return y
+
+
+def transposed_product(sparse):
+    def compute(xp, x):
+        matrix = sparse.csr_matrix((x, xp.zeros(len(x), np.int32), xp.arange(len(x) + 1)), shape=(len(x), 1))
+        return matrix.T @ xp.ones(len(x), x.dtype)
+
+    return compute
+
+
+@pytest.mark.parametrize("how", ["add.at", "bincount", "transpose of a CSR"])
+def test_sums_by_atomics_differ_from_run_to_run(fake, how):
+    """Runs that are equal on the fake and differ on a GPU: resuming, and every bug that is looked for by bits."""
+    compute = {
+        "add.at": add_at,
+        "bincount": lambda xp, x: xp.bincount(xp.zeros(len(x), int), weights=x).astype(x.dtype),
+        "transpose of a CSR": transposed_product(fake.sparse),
+    }[how]
+    numbers = np.random.default_rng(0).standard_normal(1000) * 10.0 ** np.arange(-8, 8).repeat(63)[:1000]
+    sums = {planted(compute)(Tensor(numbers, device="gpu")).item() for _ in range(10)}
+    assert len(sums) > 1
+    assert_allclose(list(sums), numbers.sum(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.float16])
+def test_sparse_matrices_of_whole_numbers_or_halves_are_refused(fake, dtype):
+    """SciPy takes them; CuPy has bool, float32, float64 and complex."""
+    parts = np.ones(2, dtype), np.array([0, 1]), np.array([0, 1, 2])
+    if dtype is not np.float16:
+        scipy.sparse.csr_matrix(parts)
+    with pytest.raises(ValueError, match="Only bool, float32"):
+        fake.sparse.csr_matrix(tuple(fake.asarray(part) for part in parts))
+    with pytest.raises(TypeError, match=r"Unsupported type.*ndarray"):
+        fake.sparse.csr_matrix((np.ones(2), np.array([0, 1]), np.array([0, 1, 2])))
+    matrix = fake.sparse.identity(2, dtype=np.float32)
+    with pytest.raises(TypeError):
+        matrix @ np.ones(2, np.float32)
+
+
+def test_the_fake_has_what_the_installed_cupy_has():
+    """Facts of another version. Only with CuPy installed, which needs no GPU for this."""
+    if importlib.util.find_spec("cupy") is None:
+        pytest.skip("CuPy is not installed")
+    import cupy
+    import cupyx.scipy.sparse
+
+    found = json.loads(json.dumps(derive.derive(cupy, cupyx.scipy.sparse)))
+    if found["cupy"] != FACTS["cupy"]:
+        pytest.skip(f"facts.json is of CuPy {FACTS['cupy']}, not {found['cupy']}")
+    assert found == FACTS
+
+
+def test_what_numpy_has_and_cupy_lacks_is_not_there(fake):
+    """The fake must not offer what its own NumPy offers."""
+    there = {*FACTS["shared"], *FACTS["ufuncs"], *FACTS["functions"]}
+    there |= {n for n in np.__all__ if n.startswith("_") or isinstance(getattr(np, n), types.ModuleType)}
+    lacking = set(np.__all__) - there
+    assert {"insert", "nditer", "errstate", "einsum_path"} <= lacking
+    assert not any(hasattr(fake.xp, name) for name in lacking)
+    assert not any(hasattr(fake.xp.zeros(1), name) for name in ("setflags", "resize", "ctypes"))
+
+
+# The library on the fake
+
+
+def calls_without_device(source: str) -> list[str]:
+    """Calls that would make something on the CPU whatever the device is: those of _SAYING without device=."""
+    saying = {"Tensor", "patch_matrix", "evaluate", "predict_labels", "label_pixels", "worst_sheet", "load_segmenter"}
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            says = any(keyword.arg in ("device", None) for keyword in node.keywords)
+            handed_on = any("device" in ast.unparse(argument) for argument in node.args)
+            if name in saying and not says and not handed_on:
+                found.append(f"line {node.lineno}: {name}")
+    return found
+
+
+def test_the_library_says_where_every_tensor_is_made():
+    """A constant of the network left on the CPU, which tests that make all on one device by default do not see."""
+    wrong = {}
+    for path in PACKAGE.rglob("*.py"):
+        on_purpose = path.name in ("tensor.py", "geometry.py", "torch_records.py")  # from the host, or another Tensor
+        if not on_purpose and (found := calls_without_device(path.read_text(encoding="utf-8"))):
+            wrong[path.name] = found
+    assert wrong == {}
+    assert calls_without_device("y = Tensor(x)\nz = Tensor(x, device=d)\nevaluate(m, s, p)") == [
+        "line 1: Tensor",
+        "line 3: evaluate",
+    ]
+
+
+def test_tensors_of_two_devices_are_refused_with_the_remedy(fake):
+    """What CuPy says of it names neither tensor."""
+    x, y = Tensor(np.ones(3), device="gpu"), Tensor(np.ones(3))
+    with pytest.raises(DeviceError, match=r"different devices \(gpu, cpu\); move them together with \.to\(device\)"):
+        x + y
+    with pytest.raises(
+        DeviceError, match=r"a host array meets a tensor on gpu; wrap it in Tensor\(array, device='gpu'"
+    ):
+        x * np.ones(3)
+    z = (x.to("cpu") + y).to("gpu")
+    assert z.device == "gpu"
+    assert_array_equal(z.data, [2, 2, 2])
+
+
+def test_a_gradient_comes_back_from_the_device(fake):
+    """A copy between devices that cuts the graph."""
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    (x.to("gpu") * 3.0).sum().backward()
+    assert_array_equal(x.grad, [3, 3])
+    assert isinstance(x.grad, np.ndarray)
+
+
+def test_matrix_products_of_a_network_are_two_dimensional(fake):
+    """CuPy's products of three dimensions take neither TF32 nor half precision: several times slower on a GPU."""
+    network = models.FCN8s(3, width=2, fc_width=4, geometry="same").to("gpu")
+    fake_cupy.card.products.clear()
+    images = Tensor(np.ones((2, 3, 40, 33), np.float32), device="gpu")
+    ops.softmax_cross_entropy(network(images), np.zeros((2, 40, 33), np.uint8)).backward()
+    assert len(fake_cupy.card.products) > 30
+    assert max(fake_cupy.card.products) == 2
+
+
+def test_a_step_hardly_waits_for_the_device(fake):
+    """The host stands still until the device has done everything so far: once a step, for the loss."""
+    network = models.FCN8s(3, width=2, fc_width=4, geometry="same").to("gpu")
+    optimizer = SGD(network.parameters(), lr=0.1)
+    images = Tensor(np.ones((2, 3, 40, 33), np.float32), device="gpu")
+    labels, loss = np.zeros((2, 40, 33), np.uint8), segmentation_loss()
+    loss(network(images), labels, np.random.default_rng(0)).backward()  # the first builds the sparse matrices
+    optimizer.step()
+    before = fake_cupy.card.synchronizations
+    value = loss(network(images), labels, np.random.default_rng(0))
+    value.item()
+    value.backward()
+    optimizer.step()
+    assert fake_cupy.card.synchronizations - before == 1
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "dice"])
+def test_equal_runs_give_equal_bits(fake, tmp_path, monkeypatch, loss):
+    """Sums by atomics, whose order is another one each time; on the fake, too."""
+    few_pictures(monkeypatch)
+    config = tiny(stages=("fcn8s",), steps=(4,), loss=loss, dropout=0.3)
+    for name in ("one", "two"):
+        start(config, tmp_path / name, device="gpu").run()
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    for name in one:
+        assert_host_array_equal(one[name], two[name], err_msg=name)
+
+
+@pytest.mark.parametrize(("first", "second"), [("cpu", "gpu"), ("gpu", "cpu")])
+def test_a_run_goes_on_on_another_device(fake, tmp_path, monkeypatch, first, second):
+    """A checkpoint that only one device reads; another order of the pictures, or another dropout, after the change."""
+    few_pictures(monkeypatch)
+    config = tiny(stages=("fcn32s", "fcn8s"), steps=(3, 3), optimizer="sgd", lr=(1e-2,), dropout=0.3, jitter=0.2)
+    train, losses = loop.train, []
+
+    def recorded(*arguments, **options):
+        for step in train(*arguments, **options):
+            losses.append(step.loss)
+            yield step
+
+    monkeypatch.setattr(loop, "train", recorded)
+    start(config, tmp_path / "whole", device=first).run()
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(KeyboardInterrupt):
+            start(config, tmp_path / "part", device=first).run()
+    start(config, tmp_path / "part", device=second, resume=True).run()
+    whole, part = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "part"))
+    for name in whole:
+        assert_allclose(part[name], whole[name], rtol=1e-3, atol=1e-5, err_msg=name)
+    assert len(losses) == 12
+    assert losses[6:] == pytest.approx(losses[:6], rel=1e-3)  # step by step
+    report = json.loads((tmp_path / "part" / "report.json").read_text())
+    assert [machine["device"] for machine in report["machines"]] == [first, second]
+
+
+def test_the_commands_run_on_the_device(fake, tmp_path, monkeypatch, capsys):
+    """An array left on the host in evaluation or prediction, which no test of an operation sees."""
+    few_pictures(monkeypatch)
+    start(tiny(steps=(1,)), tmp_path / "run", device="gpu").run()
+    model = tmp_path / "run" / "model.safetensors"
+    answers = []
+    for device in ("cpu", "gpu"):
+        assert call(evaluate, model, "--device", device, "--json", tmp_path / f"{device}.json") == 0
+        answers.append(json.loads((tmp_path / f"{device}.json").read_text()))
+    assert answers[1]["machine"]["device"] == "gpu"
+    assert "fake" in answers[1]["machine"]["name"]
+    assert answers[0]["mean_iu"] == pytest.approx(answers[1]["mean_iu"], abs=0.01)
+    picture = tmp_path / "picture.png"
+    from PIL import Image
+
+    Image.fromarray(np.full((30, 40, 3), 90, np.uint8)).save(picture)
+    assert call(predict, model, picture, "--out", tmp_path / "out", "--device", "gpu") == 0
+    assert (tmp_path / "out" / "picture.png").exists()
