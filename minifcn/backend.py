@@ -109,6 +109,10 @@ class Backend:
         alike = (diagonal == diagonal[0]).all() and np.count_nonzero(weight) == np.count_nonzero(diagonal)
         return diagonal[0].copy() if alike else None
 
+    def any(self, mask: Array) -> bool:
+        """Whether there is work to do where the mask is true. A GPU says yes without looking: that would be to wait."""
+        return bool(mask.any())
+
     def sum_by_label(self, values: Array, labels: Array, count: int) -> Array:
         """The sum of the values that have each label 0 … count − 1: two arrays of one shape give (count,), float64."""
         return np.bincount(labels.ravel(), values.ravel(), count)
@@ -207,6 +211,9 @@ class _GpuBackend(Backend):
 
     def strided_view(self, array: Array, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
         return self.xp.lib.stride_tricks.as_strided(array, shape, strides)
+
+    def any(self, mask: Array) -> bool:
+        return True
 
     def shared_diagonal(self, weight: Array) -> Array | None:
         return None  # finding out would wait for the device

@@ -21,6 +21,7 @@ from hypothesis import settings
 import minifcn.autograd.tensor
 import minifcn.nn.module
 import minifcn.ops.geometry
+import minifcn.prediction
 import minifcn.training
 import minifcn.training.cross_validation
 import minifcn.training.evaluation
@@ -38,7 +39,7 @@ _CHOOSING = [
     minifcn.ops.geometry.patch_matrix,
     minifcn.training.cross_validation.cross_validate,
     minifcn.training.evaluation.evaluate,
-    minifcn.training.evaluation.label_pixels,
+    minifcn.prediction.label_pixels,
     minifcn.training.evaluation.load_segmenter,
     minifcn.training.evaluation.predict_labels,
     minifcn.training.evaluation.worst_sheet,

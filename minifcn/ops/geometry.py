@@ -164,6 +164,14 @@ def transposed_patch_matrix(geometry: ConvGeometry, dtype: Any, backend: Backend
     return _cache.get(key, lambda: _build_transposed(geometry, dtype, backend))
 
 
+def gathering_matrix(geometry: ConvGeometry, dtype: Any, backend: Backend) -> Any:
+    """G itself, (kh·kw·L, H·W), in CSR form: a transposed view of Gᵀ would be one of columns, which GPUs multiply by in
+    an order that changes from run to run. Cached.
+    """
+    key = (geometry, np.dtype(dtype).str, backend.name, "gathering")
+    return _cache.get(key, lambda: transposed_patch_matrix(geometry, dtype, backend).T.tocsr())
+
+
 def enlarging_matrices(geometry: ConvGeometry, kernel: Array, backend: Backend) -> tuple[Any, Any]:
     """Gᵀ (w ⊗ I) for one channel whose kernel is w (kh, kw), of shape (H·W, L), and its transpose; both as CSR, cached.
 

@@ -79,7 +79,7 @@ def _wins(backend: Backend, x: Array, largest: Array, geometry: ConvGeometry) ->
         wins &= free[outputs]
         free[outputs] ^= wins
         yield place, outputs, inputs, wins
-    if bool(free.any()):  # a NaN does not equal itself
+    if backend.any(free):  # a NaN does not equal itself
         for place, outputs, inputs in reversed(places):
             wins = (x[inputs] != x[inputs]) & free[outputs]
             free[outputs] ^= wins

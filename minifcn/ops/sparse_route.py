@@ -10,7 +10,7 @@ image by image. All columns of an image are in memory at once.
 """
 
 from minifcn.backend import Array, Backend
-from minifcn.ops.geometry import ConvGeometry, transposed_patch_matrix
+from minifcn.ops.geometry import ConvGeometry, gathering_matrix, transposed_patch_matrix
 
 
 def convolve(
@@ -51,5 +51,5 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
 
 def _columns(backend: Backend, image: Array, geometry: ConvGeometry, groups: int) -> Array:
     """G x for each channel: (C, H, W) -> (groups, C/groups·kh·kw, L)."""
-    gather = transposed_patch_matrix(geometry, image.dtype, backend).T  # G: (kh·kw·L, H·W)
+    gather = gathering_matrix(geometry, image.dtype, backend)  # G: (kh·kw·L, H·W)
     return backend.sparse_times_rows(gather, image.reshape(len(image), -1)).reshape(groups, -1, geometry.positions)

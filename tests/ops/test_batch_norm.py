@@ -353,7 +353,7 @@ def test_relu_in_the_same_pass_is_relu_after_it(case: Case):
     for relu in (False, True):
         x, weight, bias, *running = case.arrays()
         tensors = [Tensor(array, requires_grad=True) for array in (x, weight, bias)]
-        statistics = dict(zip(("running_mean", "running_var"), running, strict=True))
+        statistics = dict(zip(("running_mean", "running_var"), map(on_device, running), strict=True))
         with case.machine.running():
             y = ops.batch_norm(*tensors, **statistics, **case.arguments, relu=relu)
             y = y if relu else ops.relu(y)
