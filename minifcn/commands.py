@@ -96,8 +96,9 @@ def run_command(main: Callable[[argparse.Namespace], int], parser: Parser) -> No
             stream.reconfigure(errors="backslashreplace")  # a console or a file name of another encoding stops nothing
     arguments = parser.parse_args()
     for name in ("SIGTERM", "SIGHUP"):  # end in order, so that half-written files are removed; Windows has no SIGHUP
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda number, frame: sys.exit(128 + number))
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # nohup's wish is respected
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
     try:
         set_up_machine(arguments)
         code = _run_main(main, arguments)

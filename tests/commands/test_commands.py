@@ -252,6 +252,20 @@ def test_what_the_system_refuses_is_said_with_a_remedy_and_no_traceback(monkeypa
     assert ("Traceback" in shown) == debug
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows knows no closed terminal")
+@pytest.mark.parametrize("ignored", [True, False])
+def test_a_command_under_nohup_outlives_its_terminal(monkeypatch, ignored):
+    """A handler set over the ignored signal, so that a run of days ends with the window it was started in."""
+    parser, set_for = commands.Parser("x", "", ""), []
+    parser.add_debug_option()
+    monkeypatch.setattr(sys, "argv", ["x"])
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN if ignored else signal.SIG_DFL)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: set_for.append(number))
+    with pytest.raises(SystemExit):
+        commands.run_command(lambda arguments: 0, parser)
+    assert (signal.SIGHUP in set_for) != ignored
+
+
 def test_an_unknown_device_is_wrong_usage():
     fails(run("minifcn.train", "--device", "cuda"), 2, "'cuda'", "gpu")
 
