@@ -12,7 +12,7 @@ from minifcn.autograd import Function, gradcheck
 from minifcn.errors import DtypeError, GradientError, UsageError
 from minifcn.ops import conv as conv_module
 from minifcn.ops import conv_transpose as conv_transpose_module
-from minifcn.ops import patches
+from minifcn.ops import im2col_route, patches
 from minifcn.ops.conv import Conv2d
 from minifcn.ops.linalg import MatMul
 from minifcn.ops.loss import SoftmaxCrossEntropy
@@ -118,7 +118,7 @@ def scatter_without_adding(backend, columns, grad_x, geometry, block):
 def test_overlapping_patches_that_do_not_add_up(mode, monkeypatch):
     """`=` for `+=` in col2im, in the convolution's gradient and in col2im's own forward."""
     monkeypatch.setattr(patches, "scatter_columns", scatter_without_adding)
-    monkeypatch.setattr(conv_module, "scatter_columns", scatter_without_adding)
+    monkeypatch.setattr(im2col_route, "scatter_columns", scatter_without_adding)
     _, inputs = conv()
     with pytest.raises(GradientError, match="input 0"):
         gradcheck(lambda *inputs: ops.conv2d(*inputs, padding=1, stride=2), inputs, mode=mode)
