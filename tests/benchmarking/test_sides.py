@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from minifcn import ops
 from minifcn.backend import get_threads, set_threads
 from minifcn.benchmarking import minifcn_side
 from minifcn.benchmarking.cases import BACKWARD, FORWARD, TRAINING, all_cases, make_arrays, network_case
@@ -69,7 +70,8 @@ def test_the_others_compute_the_same(side, case):
 def test_the_others_still_agree_after_some_steps(monkeypatch, side, case):
     """An optimiser that does less than the other: no decay, one learning rate for all, no momentum.
 
-    Such a step takes less time. With rates so large that it shows in the loss.
+    Such a step takes less time. With rates so large that it shows in the loss. On the exact route: in the frame of a
+    padded picture all numbers are alike, and Winograd's rounding decides which of them a pooling takes for the largest.
     """
     monkeypatch.setattr(minifcn_side, "SGD_LR", 0.02)
     monkeypatch.setattr(minifcn_side, "SGD_DECAY", 0.5)
@@ -77,7 +79,9 @@ def test_the_others_still_agree_after_some_steps(monkeypatch, side, case):
         theirs = results(side, case, calls=4)
     except BenchmarkError as error:
         pytest.skip(str(error))
-    check_agreement(side.name, theirs, results(OURS, case, calls=4))
+    with ops.conv_route("im2col"):
+        ours = results(OURS, case, calls=4)
+    check_agreement(side.name, theirs, ours)
 
 
 @pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.name)

@@ -404,9 +404,13 @@ def test_out_of_memory_names_the_layer_and_what_to_lower(monkeypatch, direction)
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_saves_a_checkpoint_of_the_step_it_came_in(tmp_path, monkeypatch, number):
     """The work since the last checkpoint, up to a hundred steps, lost for closing a terminal."""
+    before = signal.signal(getattr(signal, number), signal.SIG_DFL)  # these tests may run under nohup themselves
     at_step(monkeypatch, 3, lambda: signal.raise_signal(getattr(signal, number)))
-    with pytest.raises(KeyboardInterrupt):
-        start(tiny(steps=(9,), checkpoint_every=100), tmp_path / "run").run()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start(tiny(steps=(9,), checkpoint_every=100), tmp_path / "run").run()
+    finally:
+        signal.signal(getattr(signal, number), before)
     assert read_progress(tmp_path / "run" / "checkpoint.safetensors").step == 3
 
 
