@@ -97,7 +97,8 @@ def run_command(main: Callable[[argparse.Namespace], int], parser: Parser) -> No
     arguments = parser.parse_args()
     for name in ("SIGTERM", "SIGHUP"):  # end in order, so that half-written files are removed; Windows has no SIGHUP
         number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # nohup's wish is respected
+        nohup = name == "SIGHUP" and number is not None and signal.getsignal(number) == signal.SIG_IGN
+        if number is not None and not nohup:
             signal.signal(number, lambda number, frame: sys.exit(128 + number))
     try:
         set_up_machine(arguments)

@@ -230,7 +230,10 @@ def _predict_all(job: _Job, paths: Sequence[Path]) -> int:
         except UsageError:  # the options are at fault, and will be for every picture
             raise
         except (MinifcnError, MemoryError) as error:
-            failed[path] = str(error) if str(error) else f"{path}: out of memory; try a smaller --tile or --scales."
+            failed[path] = str(error)
+            if isinstance(error, MemoryError):
+                reason = str(error) or "no more is known"
+                failed[path] = f"{path}: out of memory ({reason}); try a smaller --tile or --scales."
             say(f"{path} -> failed")
             continue
         pixels += done

@@ -79,7 +79,7 @@ def _add_network(parser: Parser) -> None:
     add("--weights", metavar="FILE", help=pretrained)
     networks = group.add_mutually_exclusive_group()
     stages = "networks to train one after the other, each from the one before: "
-    stages += "classifier, 32s, 16s, 8s, 4s, 8s-at-once; or basic, alone"
+    stages += "classifier, 32s, 16s, 8s, 4s, 2s, 8s-at-once; or basic, alone"
     networks.add_argument("--stages", type=parse_stages, metavar="NAME,NAME,…", help=stages)
     networks.add_argument("--model", choices=FCN_STAGES, help="train only this; short for --stages with one name")
     width = "channels of the first convolutions; VGG16 has 64 (default: 16; with --weights, the file's)"

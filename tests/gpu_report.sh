@@ -68,6 +68,8 @@ import csv, json, platform, subprocess, sys
 import xml.etree.ElementTree as xml
 from pathlib import Path
 
+from minifcn.benchmarking.report import full_text
+
 out = Path(sys.argv[1])
 commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
 changed = bool(subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True).stdout.strip())
@@ -105,8 +107,8 @@ cells = {
 }
 lines = ["| " + " | ".join(cells) + " |", "|" + "---|" * len(cells)]
 lines.append("| " + " | ".join(str(value) for value in cells.values()) + " |")
-for path in sorted(out.glob("benchmark-*/*.md")):
-    lines += ["", f"## {path.parent.name}", "", path.read_text()]
+for path in sorted(out.glob("benchmark-*/benchmark.json")):
+    lines += ["", f"## {path.parent.name}", "", "```", full_text(json.loads(path.read_text())), "```"]
 (out / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 print("\n".join(lines))
 print(f"\nwritten: {out / 'report.json'} and {out / 'report.md'}")

@@ -1,7 +1,8 @@
 """What CuPy's array language cannot say well, as kernels: in CUDA C (`source.py`), with a twin in NumPy (`twins.py`).
 
-An operation calls a method of `backend.kernels` and does not ask which device it is on: `HostKernels` runs the twins,
-`DeviceKernels` compiles the CUDA at its first use and launches it.
+A method of `backend.kernels` does not ask which device it is on: `HostKernels` runs the twins, `DeviceKernels` compiles
+the CUDA at its first use and launches it. So far one is in use, `csr_times_rows`, by `Backend.sparse_times_rows` on a
+GPU; the others are tested, and wait for operations to call them once they can be timed on a card.
 """
 
 from types import ModuleType
@@ -20,7 +21,7 @@ LARGEST_GRID = 2**16  # blocks; a kernel's loop takes care of what is beyond
 
 
 class HostKernels:
-    """The methods that operations call, and the twins behind them. Arrays are contiguous, float32 or float64."""
+    """The methods, and the twins behind them. Arrays are contiguous, float32 or float64."""
 
     def __init__(self, xp: ModuleType) -> None:
         self.xp = xp

@@ -1,6 +1,7 @@
 """Convolution.
 
-Three linear maps share one geometry, and both conv2d and conv_transpose2d are made of them:
+Three linear maps share one geometry; conv2d is made of them, and conv_transpose2d takes its gradients from the first
+and the last:
 
     convolve          x, w -> y     y = w ⋆ x                  forward
     input_gradient    g, w -> dx    its adjoint for fixed w

@@ -157,8 +157,8 @@ _cache = _ByteBoundedCache(CACHE_BYTES)
 def transposed_patch_matrix(geometry: ConvGeometry, dtype: Any, backend: Backend) -> Any:
     """Gᵀ, of shape (H·W, kh·kw·L), as a sparse matrix in CSR form, cached for each geometry, dtype and device.
 
-    The one copy there is: `patch_matrix` shows the same numbers the other way round. They have the dtype of the
-    images, since a float64 G would turn float32 images into float64 ones.
+    `patch_matrix` shows the same numbers the other way round; `gathering_matrix` and `enlarging_matrices` are made from
+    them. They have the dtype of the images, since a float64 G would turn float32 images into float64 ones.
     """
     key = (geometry, np.dtype(dtype).str, backend.name)
     return _cache.get(key, lambda: _build_transposed(geometry, dtype, backend))
@@ -166,10 +166,11 @@ def transposed_patch_matrix(geometry: ConvGeometry, dtype: Any, backend: Backend
 
 def gathering_matrix(geometry: ConvGeometry, dtype: Any, backend: Backend) -> Any:
     """G itself, (kh·kw·L, H·W), in CSR form: a transposed view of Gᵀ would be one of columns, which GPUs multiply by in
-    an order that changes from run to run. Cached.
+    an order that changes from run to run. Cached, by the sum of Gᵀ's entries too: see enlarging_matrices.
     """
-    key = (geometry, np.dtype(dtype).str, backend.name, "gathering")
-    return _cache.get(key, lambda: transposed_patch_matrix(geometry, dtype, backend).T.tocsr())
+    scatter = transposed_patch_matrix(geometry, dtype, backend)
+    key = (geometry, np.dtype(dtype).str, backend.name, float(scatter.data.sum()), "gathering")
+    return _cache.get(key, lambda: scatter.T.tocsr())
 
 
 def enlarging_matrices(geometry: ConvGeometry, kernel: Array, backend: Backend) -> tuple[Any, Any]:

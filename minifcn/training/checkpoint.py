@@ -17,7 +17,7 @@ from minifcn.weights.file import CHECKPOINT
 from minifcn.weights.formats import safetensors
 
 FORMAT = 2
-READ = (1, 2)  # 1 had neither metrics nor best
+READ = (1, 2)  # 1 ended with config; what comes after it in Progress was added since
 
 
 @dataclass

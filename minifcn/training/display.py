@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from minifcn.training.loop import Step
 
-SECONDS_A_LINE = 30  # without a bar, there is a line at least this often, if steps are so slow,
+SECONDS_A_LINE = 30  # without a bar: a line at the first row of metrics.csv after so many seconds,
 STEPS_A_LINE = 100  # or after so many steps
 
 

@@ -36,7 +36,8 @@ class RunFolder:
     model.safetensors  those of the last one; all that evaluate and predict need
     best.safetensors   those, of whatever stage and step, that were the best on the val split
     checkpoint.safetensors  the last state of the run, for --resume
-    report.json, curves.png, predictions.png  at the end
+    report.json        at the end
+    curves.png, predictions.png  from time to time, and at the end
     .lock              keeps a second run out, see FolderLock
     """
 

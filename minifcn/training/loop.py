@@ -81,8 +81,8 @@ def train(
             if observation is not None:
                 observation.moving()
             optimizer.step()
-        except DeviceMemoryError:
-            raise  # which names layer and remedy already
+        except DeviceMemoryError as error:  # which names layer and remedy
+            raise TrainingError(f"step {number + 1}: {error} Checkpoints saved before are kept.") from error
         except MemoryError as error:
             raise _out_of_memory(error, number + 1, batch, model) from error
         signs = observation.moved() if observation is not None else None
@@ -103,8 +103,9 @@ def _check_finite(loss: float, step: int, batch: Batch, model: Module, optimizer
         raise TrainingError(
             f"step {step}: the loss is {loss}, at a learning rate of {lr:g}, on {', '.join(batch.names[:4])}; "
             f"{_first_not_finite(model, batch)}. "
-            "Checkpoints saved before are kept. Start again in another --out with a learning rate ten times smaller (a "
-            "loss summed over pixels, --reduction sum, needs one smaller by their number)."
+            "Checkpoints saved before are kept. Go on from there with a learning rate ten times smaller (--resume "
+            "--set lr=…; a loss summed over pixels, --reduction sum, needs one smaller by their number), or start anew "
+            "with --overwrite."
         )
 
 
@@ -153,6 +154,6 @@ def check_weights(model: Module, step: int) -> None:
         if not _is_finite(parameter):
             raise TrainingError(
                 f"step {step}: {name} holds values that are not finite. "
-                "Checkpoints saved before are kept. Start again in another --out with a learning rate ten "
-                "times smaller."
+                "Checkpoints saved before are kept. Go on from there with a learning rate ten times smaller (--resume "
+                "--set lr=…), or start anew with --overwrite."
             )

@@ -197,7 +197,8 @@ class _Advice:
 
 _TOO_FAST = _Advice(
     "too large a learning rate; a loss that is a sum over pixels with a rate for a mean; a picture unlike all others.",
-    "--lr ten times smaller, or --warm-up 100; look at the pictures with python -m minifcn.check_data.",
+    "--lr ten times smaller (on the way: --resume --set lr=…), or --warm-up 100; look at the pictures with "
+    "python -m minifcn.check_data.",
     patience=1,
 )
 _DEAD = _Advice(

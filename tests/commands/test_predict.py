@@ -11,7 +11,7 @@ from tiny_runs import call
 
 from minifcn import models, predict
 from minifcn.data import voc_palette
-from minifcn.errors import UsageError, WeightsError
+from minifcn.errors import OutOfMemoryError, UsageError, WeightsError
 from minifcn.weights import Preprocessing, save_weights
 
 CLASSES = ["background", "sheep", "wolf"]
@@ -130,12 +130,14 @@ def test_a_picture_without_memory_is_one_that_failed(model, tmp_path, capsys, mo
 
     def short_of_memory(*arguments, image, **options):
         if image.shape[0] == 64:
-            raise MemoryError
+            raise OutOfMemoryError("Conv2d", [image.shape], [], "")
         return label_pixels(*arguments, image, **options)
 
     monkeypatch.setattr(predict, "label_pixels", short_of_memory)
     assert call(predict, model, *paths, "--out", tmp_path / "out", "--probabilities") == 1
-    assert "large.png: out of memory; try a smaller --tile" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "large.png: out of memory (Conv2d of (64, 64, 3) needs more" in said
+    assert "try a smaller --tile" in said
     assert files(tmp_path / "out") == ["small-overlay.png", "small.npz", "small.png"]
 
 
