@@ -97,7 +97,7 @@ class Backend:
         One row at a time: the row and its result then stay in the cache, which a single product with all rows as
         columns does not manage (each entry of the matrix would touch one number in each of R distant rows).
         """
-        return np.stack([matrix @ row for row in rows])
+        return np.stack([matrix @ row for row in rows]) if len(rows) else np.empty((0, matrix.shape[0]), rows.dtype)
 
     def shared_diagonal(self, weight: Array) -> Array | None:
         """The kernel w of a weight (C, C, kh, kw) that treats each channel by itself, all alike, as bilinear upsampling
@@ -329,8 +329,10 @@ def set_budget(bytes_per_worker: int) -> None:
     of a transposed convolution, is the least that a block has. Raises UsageError below 1 MiB.
     """
     global _budget_bytes
-    if bytes_per_worker < 2**20:
-        raise UsageError(f"set_budget: {bytes_per_worker} bytes are too few; 1 MiB (2**20) is the least.")
+    if not isinstance(bytes_per_worker, int) or bytes_per_worker < 2**20:
+        raise UsageError(
+            f"set_budget: a whole number of bytes is needed, 1 MiB (2**20) at least, not {bytes_per_worker}."
+        )
     _budget_bytes = bytes_per_worker
 
 

@@ -18,6 +18,7 @@ from minifcn.models.fcn import FCN, GEOMETRIES
 from minifcn.models.vgg import DEPTHS, FC_KERNEL, trunk_layers
 
 FORWARD, BACKWARD, TRAINING = "forward", "forward+backward", "training-step"
+WATCHED = "conv1_1.weight"  # the gradient of a training step that is compared: it has come through the whole network
 GROUP_3X3 = "3×3 layers"
 LAYER_IMAGE = (384, 512)  # pixels: a multiple of 32, so that each layer's map is whole
 CLASSES = 21

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from minifcn.benchmarking.cases import WATCHED
 from minifcn.benchmarking.side import Side, Workload
 from minifcn.errors import BenchmarkError
 
@@ -18,6 +19,9 @@ PAUSE_SECONDS = 0.02  # before each sample: threads of the library before spin f
 ROUNDS = (5, 25)  # at least and at most, however much time there is
 QUICK_ROUNDS = (3, 9)
 TOLERANCE = 1e-3  # of the largest number of an output or gradient
+# Of the gradient that has come through a whole network. In float32 it is 1e-2 off the one in float64 on either side, by
+# the narrow network's pooling and normalisation, which turn the last digit of an input into another winner.
+TOLERANCE_THROUGH_NETWORK = 0.1
 PRODUCT_SIZE = 2048  # rows and columns: 17 GFLOP, and operands of 16 MiB, more than most caches hold
 
 
@@ -99,16 +103,17 @@ class Turns:
 
 
 def check_agreement(name: str, found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
-    """BenchmarkError unless library `name` gave the same outputs and gradients as minifcn, up to TOLERANCE."""
+    """BenchmarkError unless library `name` gave the same outputs and gradients as minifcn, up to a tolerance."""
     for kind in expected:
         if kind not in found or found[kind].shape != expected[kind].shape:
             shape = found[kind].shape if kind in found else "none"
             raise BenchmarkError(f"{name}: its {kind} is {shape}, minifcn's {expected[kind].shape}; not measured.")
         error = float(np.abs(found[kind] - expected[kind]).max() / max(float(np.abs(expected[kind]).max()), 1e-30))
-        if not error <= TOLERANCE:  # NaN is not
+        tolerance = TOLERANCE_THROUGH_NETWORK if kind == WATCHED else TOLERANCE
+        if not error <= tolerance:  # NaN is not
             raise BenchmarkError(
                 f"{name}: its {kind} differs from minifcn's by {error:.1e} of the largest number, more than "
-                f"{TOLERANCE:g}; they do not compute the same, so their times are not compared."
+                f"{tolerance:g}; they do not compute the same, so their times are not compared."
             )
 
 

@@ -10,14 +10,13 @@ import numpy as np
 import minifcn
 from minifcn import Tensor, models, no_grad, ops
 from minifcn.backend import get_backend, get_threads, set_threads
-from minifcn.benchmarking.cases import FORWARD, TRAINING, Case
+from minifcn.benchmarking.cases import FORWARD, TRAINING, WATCHED, Case
 from minifcn.benchmarking.side import Workload
 from minifcn.training import SGD, Adam, Optimizer, paper_groups
 
 # A step of an optimiser takes the same time whatever these are; they keep the numbers finite for many steps.
 SGD_LR, SGD_MOMENTUM, SGD_DECAY = 1e-4, 0.9, 5e-4
 ADAM_LR = 1e-3
-WATCHED = "conv1_1.weight"  # its gradient has come through the whole network
 
 
 class MinifcnSide:

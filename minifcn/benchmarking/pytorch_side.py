@@ -12,7 +12,7 @@ import numpy as np
 
 from minifcn import nn
 from minifcn.benchmarking import minifcn_side
-from minifcn.benchmarking.cases import FORWARD, TRAINING, Case
+from minifcn.benchmarking.cases import FORWARD, TRAINING, WATCHED, Case
 from minifcn.benchmarking.side import Workload
 from minifcn.data import VOID
 from minifcn.ops.geometry import pair
@@ -100,13 +100,13 @@ class PyTorchSide:
 
         network.train()
         labels = self._tensor(arrays["labels"], device)
-        watched, optimizer = network.get_parameter(minifcn_side.WATCHED), self._make_optimizer(case, network)
+        watched, optimizer = network.get_parameter(WATCHED), self._make_optimizer(case, network)
 
         def train() -> dict[str, Any]:
             optimizer.zero_grad()
             loss = self.torch.nn.functional.cross_entropy(network(x), labels, ignore_index=VOID)
             loss.backward()
-            outputs = {"loss": loss.detach(), minifcn_side.WATCHED: watched.grad.clone()}
+            outputs = {"loss": loss.detach(), WATCHED: watched.grad.clone()}
             optimizer.step()
             return outputs
 

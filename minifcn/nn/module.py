@@ -96,7 +96,7 @@ class Module:
         for name in own.keys() & state.keys():
             parameter, value = own[name], state[name]
             value = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
-            parameter.data = parameter.backend.asarray(np.array(value, dtype=parameter.dtype))
+            parameter.data = parameter.backend.asarray(np.array(value, dtype=parameter.dtype, order="C"))
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode (dropout on) here and in all modules within; returns the module."""

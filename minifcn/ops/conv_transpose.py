@@ -18,14 +18,17 @@ from minifcn.ops.geometry import ConvGeometry, Size, enlarging_matrices, transpo
 from minifcn.ops.patches import check_images
 
 
-def transposed_convolve(backend: Backend, y: Array, weight: Array, geometry: ConvGeometry, groups: int) -> Array:
+def transposed_convolve(
+    backend: Backend, y: Array, weight: Array, geometry: ConvGeometry, groups: int, fixed: bool = False
+) -> Array:
     """x = Gᵀ (Wᵀ y):  y (N, I, Hi, Wi), weight (I, O/groups, kh, kw) -> x (N, O, Ho, Wo).
 
     Channel block by channel block, so that the columns Wᵀ y stay small. `geometry` is that of the convolution which
     this transposes: its output_size is y's size. Where the weight treats each channel by itself and all alike, as
     bilinear upsampling does, Gᵀ (w ⊗ I) is one sparse matrix for all of them: 21 times fewer products for 21 classes.
+    That matrix is worth making only for a weight that is fixed; one that learns is another one at each step.
     """
-    kernel = backend.shared_diagonal(weight) if groups == 1 else None
+    kernel = backend.shared_diagonal(weight) if fixed and groups == 1 else None
     if kernel is not None:
         return _for_each_channel(backend, enlarging_matrices(geometry, kernel, backend)[0], y, geometry.input_size)
     batch, (in_channels, out_group) = y.shape[0], weight.shape[:2]
@@ -52,7 +55,7 @@ def transposed_convolve(backend: Backend, y: Array, weight: Array, geometry: Con
 
 def _for_each_channel(backend: Backend, matrix: Any, maps: Array, size: tuple[int, int]) -> Array:
     """matrix · map for each channel of (N, C, H, W); the result has this size."""
-    rows = maps.reshape(maps.shape[0] * maps.shape[1], -1)  # -> (N·C, H·W)
+    rows = maps.reshape(maps.shape[0] * maps.shape[1], maps.shape[2] * maps.shape[3])  # -> (N·C, H·W)
     result = backend.xp.empty((len(rows), matrix.shape[0]), maps.dtype)
 
     def compute(row: int) -> None:
@@ -77,13 +80,14 @@ class ConvTranspose2d(Function):
     def forward(ctx: Context, y: Array, weight: Array, bias: Array | None, *, geometry: Any, groups: int) -> Array:
         ctx.geometry, ctx.groups = geometry, groups
         ctx.save(y if ctx.needs_input_grad[1] else None, weight)
-        x = transposed_convolve(ctx.backend, y, weight, geometry, groups)
+        x = transposed_convolve(ctx.backend, y, weight, geometry, groups, fixed=not ctx.needs_input_grad[1])
         return x if bias is None else x + bias[:, None, None]
 
     @staticmethod
     def backward(ctx: Context, grad: Array) -> tuple[Array | None, Array | None, Array | None]:
         (y, weight), needs = ctx.saved, ctx.needs_input_grad
-        kernel = ctx.backend.shared_diagonal(weight) if needs[0] and ctx.groups == 1 else None
+        fixed = needs[0] and not needs[1] and ctx.groups == 1
+        kernel = ctx.backend.shared_diagonal(weight) if fixed else None
         if kernel is not None:
             matrix = enlarging_matrices(ctx.geometry, kernel, ctx.backend)[1]  # its transpose: C
             grad_y = _for_each_channel(ctx.backend, matrix, grad, ctx.geometry.output_size)

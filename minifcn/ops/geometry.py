@@ -13,6 +13,7 @@ other's gradient with respect to its input (Dumoulin and Visin 2016, chapter 4, 
 from __future__ import annotations
 
 import operator
+import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -166,10 +167,10 @@ def transposed_patch_matrix(geometry: ConvGeometry, dtype: Any, backend: Backend
 
 def gathering_matrix(geometry: ConvGeometry, dtype: Any, backend: Backend) -> Any:
     """G itself, (kh·kw·L, H·W), in CSR form: a transposed view of Gᵀ would be one of columns, which GPUs multiply by in
-    an order that changes from run to run. Cached, by the sum of Gᵀ's entries too: see enlarging_matrices.
+    an order that changes from run to run. Cached, by Gᵀ's entries too: see enlarging_matrices.
     """
     scatter = transposed_patch_matrix(geometry, dtype, backend)
-    key = (geometry, np.dtype(dtype).str, backend.name, float(scatter.data.sum()), "gathering")
+    key = (geometry, np.dtype(dtype).str, backend.name, _digest(scatter, backend), "gathering")
     return _cache.get(key, lambda: scatter.T.tocsr())
 
 
@@ -177,11 +178,11 @@ def enlarging_matrices(geometry: ConvGeometry, kernel: Array, backend: Backend) 
     """Gᵀ (w ⊗ I) for one channel whose kernel is w (kh, kw), of shape (H·W, L), and its transpose; both as CSR, cached.
 
     Place (i, j) of the patch at position p is column (i·kw + j)·L + p of Gᵀ, so each entry only moves to column p and
-    is multiplied by w_ij: no more entries than Gᵀ has, and no sum. The sum of Gᵀ's entries is part of the cache's key:
-    if somebody changes one, to see what it does, it does so here too.
+    is multiplied by w_ij: no more entries than Gᵀ has, and no sum. Gᵀ's entries are part of the cache's key: if
+    somebody changes one, to see what it does, it does so here too.
     """
     scatter = transposed_patch_matrix(geometry, kernel.dtype, backend)
-    key = (geometry, kernel.dtype.str, backend.name, float(scatter.data.sum()), backend.to_numpy(kernel).tobytes())
+    key = (geometry, kernel.dtype.str, backend.name, _digest(scatter, backend), backend.to_numpy(kernel).tobytes())
 
     def build() -> Any:
         taps, positions = backend.xp.divmod(scatter.indices, geometry.positions)
@@ -190,6 +191,11 @@ def enlarging_matrices(geometry: ConvGeometry, kernel: Array, backend: Backend) 
 
     matrix = _cache.get(key, build)
     return matrix, _cache.get((*key, "transposed"), lambda: matrix.T.tocsr())
+
+
+def _digest(matrix: Any, backend: Backend) -> int:
+    """A number that changes with the entries of a sparse matrix."""
+    return zlib.crc32(np.ascontiguousarray(backend.to_numpy(matrix.data)).data)
 
 
 def _build_transposed(geometry: ConvGeometry, dtype: Any, backend: Backend) -> Any:

@@ -103,7 +103,9 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
     shares = share_out(backend, blocks)
     if not shares:
         return xp.zeros((out_channels, in_group, *geometry.kernel_size), x.dtype)
-    totals = xp.empty((len(shares), *shape), x.dtype)
+    grad_weight = xp.empty((out_channels, in_group, *geometry.kernel_size), x.dtype)
+    first = grad_weight.reshape(shape) if whole else xp.empty(shape, x.dtype)  # whole patches: summed where it stays
+    totals = [first, *(xp.empty(shape, x.dtype) for _ in shares[1:])]
 
     def compute(share_and_total: tuple[list[Block], Array]) -> None:
         share, total = share_and_total
@@ -122,11 +124,11 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
     total, *others = totals
     for other in others:
         total += other
-    if whole:
-        return total.reshape(out_channels, in_group, *geometry.kernel_size)
-    total = total.reshape(kernel_h, groups, in_group, kernel_w, -1)
-    total = total.transpose(1, 4, 2, 0, 3)  # -> (groups, O/groups, C/groups, kh, kw)
-    return xp.ascontiguousarray(total).reshape(out_channels, in_group, *geometry.kernel_size)
+    if not whole:
+        total = total.reshape(kernel_h, groups, in_group, kernel_w, -1)
+        total = total.transpose(1, 4, 2, 0, 3)  # -> (groups, O/groups, C/groups, kh, kw)
+        grad_weight.reshape(total.shape)[...] = total
+    return grad_weight
 
 
 def _is_large(weight_bytes: int) -> bool:

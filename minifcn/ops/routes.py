@@ -11,6 +11,7 @@ is a part of the source, and nothing is measured at run time, so that one comput
 
 import contextlib
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from minifcn.backend import Backend
@@ -30,7 +31,7 @@ _FROM_PIXELS = (  # channels from, "winograd-2x2" from, "winograd-4x4" from
     (1, 9216, 9216),
 )
 
-_forced: list[str] = []
+_forced: ContextVar[str | None] = ContextVar("forced", default=None)  # each thread has its own
 
 
 @contextlib.contextmanager
@@ -42,11 +43,11 @@ def conv_route(name: str) -> Iterator[None]:
     """
     if name not in ROUTES:
         raise UsageError(f"conv_route: {name!r} is not one of {', '.join(ROUTES)}.")
-    _forced.append(name)
+    token = _forced.set(name)
     try:
         yield
     finally:
-        _forced.pop()
+        _forced.reset(token)
 
 
 def choose(
@@ -56,8 +57,9 @@ def choose(
     fits = winograd.fits(geometry, groups) and (
         winograd.filter_bytes(channels, out_channels, dtype) <= backend.budget_bytes
     )
-    if _forced:
-        return _forced[-1] if _forced[-1] not in TILES or fits else "im2col"
+    forced = _forced.get()
+    if forced is not None:
+        return forced if forced not in TILES or fits else "im2col"
     if not fits or dtype != "float32" or not backend.winograd:
         return "im2col"
     pixels, fewer = batch * geometry.positions, min(channels, out_channels)

@@ -24,8 +24,10 @@ def convolve(
 ) -> Array:
     """y = W · G x + b:  x (N, C, H, W), weight (O, C/groups, kh, kw) -> (N, O, Ho, Wo); max(y, 0) if relu."""
     matrix = weight.reshape(groups, len(weight) // groups, -1)  # (groups, O/groups, C/groups·kh·kw)
-    y = backend.xp.stack([matrix @ _columns(backend, image, geometry, groups) for image in x])
-    y = y.reshape(len(x), len(weight), *geometry.output_size)  # (N, groups, O/groups, L) -> (N, O, Ho, Wo)
+    y = backend.xp.empty((len(x), len(weight), *geometry.output_size), x.dtype)
+    for image, target in zip(x, y, strict=True):
+        product = matrix @ _columns(backend, image, geometry, groups)  # (groups, O/groups, L)
+        target[...] = product.reshape(target.shape)
     y = y if bias is None else y + bias[:, None, None]
     return backend.xp.maximum(y, 0) if relu else y
 
@@ -35,17 +37,19 @@ def input_gradient(backend: Backend, grad: Array, weight: Array, geometry: ConvG
     channels = weight.shape[1] * groups
     matrix = weight.reshape(groups, len(weight) // groups, -1).swapaxes(1, 2)
     scatter = transposed_patch_matrix(geometry, grad.dtype, backend)  # Gᵀ: (H·W, kh·kw·L)
-    columns = matrix @ grad.reshape(len(grad), groups, len(weight) // groups, -1)  # (N, groups, C/groups·kh·kw, L)
-    rows = columns.reshape(len(grad) * channels, -1)  # a channel each: (N·C, kh·kw·L)
+    columns = matrix @ grad.reshape(
+        len(grad), groups, len(weight) // groups, geometry.positions
+    )  # (N, groups, C/groups·kh·kw, L)
+    rows = columns.reshape(len(grad) * channels, scatter.shape[1])  # a channel each: (N·C, kh·kw·L)
     return backend.sparse_times_rows(scatter, rows).reshape(len(grad), channels, *geometry.input_size)
 
 
 def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeometry, groups: int) -> Array:
     """dw = Σ_n g · (G x)ᵀ:  x (N, C, H, W), g (N, O, Ho, Wo) -> (O, C/groups, kh, kw)."""
-    grads = grad.reshape(len(grad), groups, grad.shape[1] // groups, -1)  # (N, groups, O/groups, L)
-    total = sum(
-        g @ _columns(backend, image, geometry, groups).swapaxes(1, 2) for image, g in zip(x, grads, strict=True)
-    )
+    grads = grad.reshape(len(grad), groups, grad.shape[1] // groups, geometry.positions)  # (N, groups, O/groups, L)
+    total = backend.xp.zeros((groups, grads.shape[2], x.shape[1] // groups * geometry.taps), x.dtype)
+    for image, g in zip(x, grads, strict=True):
+        total += g @ _columns(backend, image, geometry, groups).swapaxes(1, 2)  # (g, O/g, L) @ (g, L, C/g·kh·kw)
     return total.reshape(grad.shape[1], x.shape[1] // groups, *geometry.kernel_size)
 
 

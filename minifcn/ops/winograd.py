@@ -19,7 +19,8 @@ The gradient to the input is a convolution itself, with the kernel turned by 180
 
 The price is rounding: Bᵀ and Aᵀ have entries up to 5 and 8, so that larger numbers are added up and cancel.
 `error_bound` says by how much at worst; in practice float32 loses about 1e-5 of the largest output for m = 4, and 1e-6
-for m = 2, where the plain product loses 3e-7. Computations in float64 take the exact route.
+for m = 2, where the plain product loses 3e-7. Computations in float64 take the exact route. A number that is not
+finite, or far larger than its neighbours, spoils all outputs of the tiles that see it, not only its own patches.
 
 Tiles are worked on in bands that fit the cache: copied there once, transformed, multiplied, transformed back, and the
 bias added and negative numbers cut off before the band leaves it. Bands are shared out over the CPU's threads.

@@ -9,7 +9,7 @@ import numpy as np
 
 from minifcn.autograd.tensor import Tensor
 from minifcn.backend import Array
-from minifcn.errors import UsageError, WeightsError
+from minifcn.errors import ShapeError, UsageError, WeightsError
 from minifcn.nn import Module
 
 Groups = Iterable[Tensor] | Sequence[Mapping[str, Any]]
@@ -80,7 +80,13 @@ class Optimizer:
         The whole of fc6 takes 411 MB: each line of `update` would read and write all of it, and make a temporary as
         large.
         """
-        backend, arrays = parameter.backend, (parameter.data, parameter.grad, *buffers.values())
+        grad: Any = parameter.grad
+        if grad.shape != parameter.shape:
+            raise ShapeError(
+                f"{type(self).__name__}: a gradient of {tuple(grad.shape)} for a parameter of "
+                f"{tuple(parameter.shape)}; backward gives one of its shape."
+            )
+        backend, arrays = parameter.backend, (parameter.data, grad, *buffers.values())
         if all(array.flags.c_contiguous for array in arrays):
             arrays = tuple(array.reshape(-1) for array in arrays)  # views, to be changed in place
             parts: Sequence[Any] = backend.ranges(parameter.size, parameter.data.itemsize)

@@ -14,6 +14,7 @@ from minifcn.autograd import gradcheck
 from minifcn.backend import get_backend
 from minifcn.errors import DtypeError, ShapeError
 from minifcn.ops import blocks as blocks_module
+from minifcn.ops.routes import ROUTES
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -243,3 +244,23 @@ def test_a_mix_of_dtypes_is_refused():
     """float32 pictures and float64 weights would go on in float64, at half the speed, unnoticed."""
     with pytest.raises(DtypeError, match=r"float32, float64.*astype"):
         ops.conv2d(Tensor(np.ones((1, 1, 3, 3), np.float32)), ones(1, 1, 3, 3))
+
+
+def test_the_gradient_to_fc6s_weights_is_made_where_it_stays():
+    """Summed in one array and copied into another: 411 MB more for VGG16's fc6, most of what a network takes."""
+    x, weight = Tensor(np.ones((1, 32, 7, 7), np.float32)), seeded(512, 32, 7, 7, dtype=np.float32)
+    with Machine(threads=1).running():
+        y = ops.conv2d(x, weight, padding=3)
+        peak, _ = peak_bytes(lambda: y.backward(np.ones_like(y.data)))
+    assert peak < 1.6 * weight.data.nbytes
+
+
+def test_an_empty_batch_goes_every_way():
+    """Rows that cannot be stacked, sums of nothing, reshapes to -1."""
+    for route in ROUTES:
+        x, weight = seeded(0, 2, 5, 5), seeded(3, 2, 3, 3)
+        with ops.conv_route(route):
+            y = ops.conv2d(x, weight, padding=1)
+            y.backward(np.zeros(y.shape))
+        assert (y.shape, x.grad.shape) == ((0, 3, 5, 5), x.shape)
+        assert_array_equal(weight.grad, np.zeros(weight.shape))

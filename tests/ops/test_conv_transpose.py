@@ -245,3 +245,25 @@ def test_one_number_off_is_not_taken_for_bilinear_upsampling(place):
     )
     assert_allclose(ops.conv_transpose2d(x, Tensor(weight), **arguments).data, expected, rtol=1e-12, atol=1e-12)
     assert gradcheck(lambda x: ops.conv_transpose2d(x, Tensor(weight), **arguments), [x])
+
+
+def test_an_empty_batch_is_enlarged_to_an_empty_one():
+    """The last batch of a filtered data set may hold nothing; a bilinear weight goes a way of its own."""
+    x = seeded(0, 3, 5, 5)
+    y = ops.conv_transpose2d(x, Tensor(bilinear_weight(3, 4).astype(float)), stride=2, padding=1)
+    assert y.shape == (0, 3, 10, 10)
+
+
+@pytest.mark.cpu_only("the copies are made on the CPU only")
+def test_every_copy_of_the_patch_matrix_follows_it(monkeypatch):
+    """A copy kept from before, where somebody changes an entry to see what it does; a change too small for a sum."""
+    monkeypatch.setattr(geometry_module, "_cache", geometry_module._ByteBoundedCache(2**24))
+    x, weight = Tensor(np.ones((1, 2, 60, 60), np.float32)), Tensor(bilinear_weight(2, 16))
+    geometry = geometry_module.ConvGeometry.of_transposed("test", (60, 60), (16, 16), 8, 4, 0, 1)
+    before = ops.conv_transpose2d(x, weight, stride=8, padding=4).data.copy()
+    geometry_module.transposed_patch_matrix(geometry, np.float32, x.backend).data[1000] = 1.01
+    assert (ops.conv_transpose2d(x, weight, stride=8, padding=4).data != before).any()
+    with ops.conv_route("sparse"):
+        once = ops.conv2d(x, Tensor(np.ones((1, 2, 3, 3), np.float32))).data.copy()
+        ops.patch_matrix(60, 3).data[...] = 2
+        assert_array_equal(ops.conv2d(x, Tensor(np.ones((1, 2, 3, 3), np.float32))).data, 2 * once)

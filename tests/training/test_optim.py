@@ -7,7 +7,7 @@ import pytest
 from devices import assert_allclose, assert_array_equal, on_device
 
 from minifcn import Tensor, models
-from minifcn.errors import UsageError, WeightsError
+from minifcn.errors import ShapeError, UsageError, WeightsError
 from minifcn.nn import Parameter
 from minifcn.training import SGD, Adam, paper_groups
 
@@ -297,3 +297,12 @@ def test_the_way_down_is_found():
             (p * p * Tensor(np.array([1.0, 0.3]))).sum().backward()
             optimizer.step()
         assert np.abs(p.data).max() < 0.05
+
+
+def test_a_gradient_of_another_shape_is_refused():
+    """Taken as a row of as many numbers, it would move each weight by another's gradient."""
+    parameter = Tensor(np.zeros((2, 3)), requires_grad=True)
+    optimizer = SGD([parameter], lr=1.0)
+    parameter.grad = parameter.backend.asarray(np.ones((3, 2)))
+    with pytest.raises(ShapeError, match=r"SGD: a gradient of \(3, 2\) for a parameter of \(2, 3\)"):
+        optimizer.step()
