@@ -14,7 +14,7 @@ from tiny_runs import few_pictures, start, tiny
 from minifcn import Tensor, backend, gpu, models, nn, ops, predict
 from minifcn.backend import choose_device, get_backend
 from minifcn.commands import parse_memory, run_command, set_up_machine
-from minifcn.errors import DeviceError, DeviceLostError, DeviceMemoryError, UsageError
+from minifcn.errors import DeviceError, DeviceLostError, DeviceMemoryError, TrainingError, UsageError
 from minifcn.training import study
 
 OLD_DRIVER = CUDARuntimeError(
@@ -304,7 +304,9 @@ def test_a_run_out_of_memory_keeps_its_checkpoint_and_resumes(tmp_path, monkeypa
             return original(*arguments, **options)
 
         monkeypatch.setattr(ops, "softmax_cross_entropy", shrinking)
-        with pytest.raises(DeviceMemoryError, match="the memory of gpu is full"):
+        with pytest.raises(
+            TrainingError, match=r"step 3: .*the memory of gpu is full.*Checkpoints saved before are kept"
+        ):
             start(config, tmp_path / "run", device="gpu").run()
         fake.limit_memory(2**30)
         start(config, tmp_path / "run", device="gpu", resume=True).run()
