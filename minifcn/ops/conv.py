@@ -22,7 +22,7 @@ from minifcn.ops import im2col_route, sparse_route, winograd
 from minifcn.ops.elementwise import pass_positive
 from minifcn.ops.geometry import ConvGeometry, Size
 from minifcn.ops.patches import check_images
-from minifcn.ops.routes import TILES, choose
+from minifcn.ops.routes import TILES, choose, is_forced
 
 
 def convolve(
@@ -51,8 +51,7 @@ def input_gradient(backend: Backend, grad: Array, weight: Array, geometry: ConvG
     Pixel q has weight w_k at the position q + padding − k·dilation, so with stride 1 dL/dx is the convolution of g with
     the kernel turned by 180°, and is computed like one; else, or where a large kernel makes that slower, as Cᵀ g.
     """
-    route = choose(backend, geometry, len(grad), len(weight), weight.shape[1] * groups, groups, grad.dtype)
-    if route == "sparse":
+    if is_forced("sparse"):
         return sparse_route.input_gradient(backend, grad, weight, geometry, groups)
     turned = _turned_geometry(geometry)
     if turned is not None and geometry.taps <= 9:

@@ -71,9 +71,8 @@ def input_gradient(backend: Backend, grad: Array, weight: Array, geometry: ConvG
     """
     channels = weight.shape[1] * groups
     grad_x = backend.xp.zeros((len(grad), channels, *geometry.input_size), grad.dtype)
-    matrix = _kernel_matrices(backend, weight, groups, whole=True)[0].swapaxes(
-        1, 2
-    )  # (groups, C/groups·kh·kw, O/groups)
+    (matrix,) = _kernel_matrices(backend, weight, groups, whole=True)
+    matrix = matrix.swapaxes(1, 2)  # (groups, C/groups·kh·kw, O/groups)
 
     def compute(blocks: list[Block]) -> None:
         for block in blocks:

@@ -50,6 +50,11 @@ def conv_route(name: str) -> Iterator[None]:
         _forced.reset(token)
 
 
+def is_forced(name: str) -> bool:
+    """Whether `conv_route` asks for the route of this name."""
+    return _forced.get() == name
+
+
 def choose(
     backend: Backend, geometry: ConvGeometry, batch: int, channels: int, out_channels: int, groups: int, dtype: Any
 ) -> str:
