@@ -27,19 +27,19 @@ from safetensors.numpy import load_file
 from tiny_runs import STAGES, tiny, write_pictures
 
 from minifcn.files import is_leftover
-from minifcn.training import Run
+from minifcn.training import Config, Run
 from minifcn.training.folder import RunFolder
 
 
-def config(data: Path):
+def config(data: Path) -> Config:
     """Four stages on files, with augmentation; epochs of three batches, so that most steps lie in the middle of one."""
     changes = {"size": None, "crop": (32, 32), "scale": (0.8, 1.2), "jitter": 0.2, "accumulate": 2, "seed": 3}
     changes |= {"optimizer": "sgd", "batch_norm": "train", "validate_every": 3}
     return tiny(data=str(data), stages=STAGES, steps=(5,), lr=(1e-3,), batch_size=2, **changes)
 
 
-def train(data: Path, out: Path) -> None:
-    Run(config(data), out, resume=True, say=lambda line: None, bar=False).run()
+def train(config: Config, out: Path) -> None:
+    Run(config, out, resume=True, say=lambda line: None, bar=False).run()
 
 
 def hashes(out: Path) -> dict[str, str]:
@@ -80,27 +80,38 @@ def die_at(count: int) -> None:
         setattr(os, name, fatal(getattr(os, name)))
 
 
-def live(data: Path, out: Path, *, seconds: float | None = None, operations: int | None = None) -> bool:
-    """One life of a run, in a process of its own; whether it reached the run's end. RuntimeError if it failed."""
+def start(config: Config, out: Path, *, operations: int | None = None) -> int:
+    """A life of a run begins, in a process of its own: its number. It ends before so many operations on files."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
             if operations is not None:
                 die_at(operations)
-            train(data, out)
+            train(config, out)
             code = 0
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(code)
+    return child
+
+
+def reached_end(out: Path, status: int) -> bool:
+    """Whether a life that ended with this status was not killed; RuntimeError if the run failed by itself."""
+    code = os.waitstatus_to_exitcode(status)
+    if code not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"{out}: a resumed run ended with exit code {code}")
+    return code == 0
+
+
+def live(config: Config, out: Path, *, seconds: float | None = None, operations: int | None = None) -> bool:
+    """One life of a run; whether it reached the run's end."""
+    child = start(config, out, operations=operations)
     if seconds is not None:
         time.sleep(seconds)
         os.kill(child, signal.SIGKILL)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if status not in (0, -signal.SIGKILL):
-        raise RuntimeError(f"{out}: a resumed run ended with exit code {status}")
-    return status == 0
+    return reached_end(out, os.waitpid(child, 0)[1])
 
 
 def check(out: Path, expected: dict[str, str]) -> None:
@@ -116,18 +127,18 @@ def disturb(folder: Path, kills: int, seed: int) -> int:
     """Kill runs until that has happened so many times, and the last one has ended. Returns how many have ended."""
     RunFolder.draw = lambda *arguments: None  # pictures take longer than these runs, and no part in what is resumed
     chance = random.Random(seed)
-    data, ended = write_pictures(folder / "data"), 0
+    run, ended = config(write_pictures(folder / "data")), 0
     begin = time.perf_counter()
-    live(data, folder / "undisturbed")
+    live(run, folder / "undisturbed")
     whole, expected = time.perf_counter() - begin, hashes(folder / "undisturbed")
     out = folder / "run"
     while kills > 0 or out.exists():
         if kills <= 0:
-            finished = live(data, out)
+            finished = live(run, out)
         elif chance.random() < 0.5:
-            finished = live(data, out, seconds=chance.uniform(0, whole / 4))
+            finished = live(run, out, seconds=chance.uniform(0, whole / 4))
         else:
-            finished = live(data, out, operations=chance.randint(1, 30))
+            finished = live(run, out, operations=chance.randint(1, 30))
         kills -= not finished
         if finished:
             check(out, expected)
