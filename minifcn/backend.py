@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import ModuleType
@@ -22,7 +22,7 @@ import scipy.sparse
 from threadpoolctl import ThreadpoolController
 
 from minifcn import gpu
-from minifcn.errors import DeviceError, UsageError
+from minifcn.errors import DeviceError, MinifcnError, OutOfMemoryError, UsageError
 from minifcn.kernels import DeviceKernels, HostKernels
 from minifcn.threads import can_start_threads
 
@@ -69,11 +69,13 @@ class Backend:
             "--gpu-memory-limit: is for a GPU, but the device is the CPU; add --device gpu, or leave it out."
         )
 
-    def explain(self, error: Exception, what: str) -> None:
+    def explain(self, error: Exception, what: str, inputs: Sequence[int] = ()) -> None:
         """Raise what an error of this device means, in words that a user can act on; return if it speaks for itself.
 
-        what: the operation that failed, with its shapes.
+        what: the operation that failed, with its shapes. inputs: id() of each tensor that it was given.
         """
+        if isinstance(error, MemoryError) and not isinstance(error, MinifcnError):
+            raise OutOfMemoryError(what, str(error), inputs) from error
 
     def scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
         """An array of any contents, whose memory the next call with this name, in the same thread, gives out again.
@@ -197,8 +199,8 @@ class _GpuBackend(Backend):
     def describe(self) -> dict[str, Any]:
         return gpu.describe(self.xp, self.name)
 
-    def explain(self, error: Exception, what: str) -> None:
-        explained = gpu.explain(self.xp, self.name, error, what)
+    def explain(self, error: Exception, what: str, inputs: Sequence[int] = ()) -> None:
+        explained = gpu.explain(self.xp, self.name, error, what, inputs)
         if explained is not None:
             raise explained from error
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from minifcn.backend import choose_device, get_backend, keep_freed_memory, set_threads
-from minifcn.errors import MinifcnError, UsageError
+from minifcn.errors import MinifcnError, OutOfMemoryError, UsageError
 from minifcn.gpu import PRECISIONS, parse_bytes, set_deterministic, set_precision
 
 # What --data takes, in the help of every command.
@@ -113,9 +113,10 @@ def run_command(main: Callable[[argparse.Namespace], int], parser: Parser) -> No
     except MinifcnError as error:
         if arguments.debug:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        remedy = _smaller(arguments) if isinstance(error, OutOfMemoryError) else ""
+        print(f"error: {error}{remedy}", file=sys.stderr)
         code = error.exit_code
-    except (OSError, MemoryError) as error:  # a full disk, a folder without permission, too large a picture
+    except OSError as error:  # a full disk, a folder without permission
         if arguments.debug:
             traceback.print_exc()
         print(f"error: {_in_words(error)}", file=sys.stderr)
@@ -135,19 +136,22 @@ _REMEDIES = {
 
 
 def _run_main(main: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
-    """The command itself; what a GPU fails with outside of an operation is explained here."""
+    """The command itself; what a device fails with outside of an operation is explained here."""
     try:
         return main(arguments)
     except Exception as error:
-        if getattr(arguments, "device", "cpu") != "cpu":
-            get_backend(arguments.device).explain(error, "the command")
+        get_backend(getattr(arguments, "device", "cpu")).explain(error, "the command")
         raise
 
 
-def _in_words(error: OSError | MemoryError) -> str:
-    if isinstance(error, MemoryError):
-        smaller = "--size, --tile, --batch-size or --width"
-        return f"{str(error) or 'out of memory'}; where pictures are computed, use a smaller {smaller}"
+def _smaller(arguments: argparse.Namespace) -> str:
+    """What a command that ran out of memory can do with less, of its own options."""
+    names = [name for name in ("batch_size", "tile", "crop", "size", "width") if name in arguments]
+    options = ", ".join("--" + name.replace("_", "-") for name in names)
+    return f" Lower {options}, or end other programs." if options else " End other programs, or read smaller files."
+
+
+def _in_words(error: OSError) -> str:
     words = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     remedy = _REMEDIES.get(error.errno or 0)
     return f"{words}; {remedy}" if remedy else words

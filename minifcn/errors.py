@@ -24,18 +24,6 @@ class DeviceError(UsageError):
     """The device that was asked for is not there, or arrays of two devices meet."""
 
 
-class DeviceMemoryError(MinifcnError, MemoryError):
-    """An array does not fit into the GPU's memory. `layer` is named by the modules that the error passes."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.module: object = None  # the innermost module that was being computed
-        self.layer = ""
-
-    def __str__(self) -> str:
-        return f"{self.layer}: {self.args[0]}" if self.layer else str(self.args[0])
-
-
 class DeviceLostError(MinifcnError, RuntimeError):
     """The GPU stopped answering; nothing more can be computed on it in this process."""
 
@@ -73,14 +61,16 @@ class BenchmarkError(MinifcnError, RuntimeError):
 
 
 class OutOfMemoryError(MinifcnError, MemoryError):
-    """An operation needs more memory than there is.
+    """An operation, or a copy to a GPU, needs more memory than there is.
 
-    inputs: id() of each of its input tensors, by which those who know the layers' names find the layer.
+    what: the operation with its shapes. reason: what the allocator said. inputs: id() of each of its input tensors, by
+    which `Module.name_layer` finds the layer.
     """
 
-    def __init__(self, operation: str, shapes: Sequence[tuple[int, ...] | None], inputs: Sequence[int], error: object):
-        sizes = " and ".join(str(tuple(shape)) for shape in shapes if shape is not None)
-        reason = str(error).rstrip(".") or "no more is known"
-        self.what = f"{operation} of {sizes} needs more memory than there is ({reason})"
-        self.inputs = tuple(inputs)
-        super().__init__(f"{self.what}. Take smaller pictures, fewer at a time, or a narrower network.")
+    def __init__(self, what: str, reason: str, inputs: Sequence[int] = ()) -> None:
+        super().__init__(what, reason)
+        self.what, self.reason, self.inputs, self.layer = what, reason.rstrip("."), tuple(inputs), ""
+
+    def __str__(self) -> str:
+        layer = f"{self.layer}: " if self.layer else ""
+        return f"{layer}{self.what}: out of memory{f' ({self.reason})' if self.reason else ''}."

@@ -5,11 +5,12 @@ Everything here is a question to CuPy and an answer in words; what is computed o
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from minifcn.errors import DeviceError, DeviceLostError, DeviceMemoryError, MinifcnError, UsageError
+from minifcn.errors import DeviceError, DeviceLostError, MinifcnError, OutOfMemoryError, UsageError
 
 EXTRAS = "pip install 'minifcn[gpu-cuda12]' or 'minifcn[gpu-cuda13]'"
 ELSE_CPU = "or leave out --device to use the CPU"
@@ -98,16 +99,16 @@ def _why_none(cupy: Any, error: Exception) -> str:
     return "Install an NVIDIA driver that fits this CuPy, and see whether nvidia-smi lists the card"
 
 
-def explain(cupy: Any, device: str, error: Exception, what: str) -> MinifcnError | None:
+def explain(cupy: Any, device: str, error: Exception, what: str, inputs: Sequence[int] = ()) -> MinifcnError | None:
     """What an exception of CuPy's means in words that a user can act on; None for one that means nothing known.
 
-    what: the operation and the shapes that it was computing with.
+    what: the operation and the shapes that it was computing with. inputs: id() of each tensor that it was given.
     """
     text = _first_line(error)
     if isinstance(error, MinifcnError):
         return None
     if isinstance(error, MemoryError) or "cudaErrorMemoryAllocation" in text or "ALLOC_FAILED" in text:
-        return _out_of_memory(cupy, device, text, what)
+        return OutOfMemoryError(what, _why_full(cupy, device, text), inputs)
     if any(name in text for name in _LOST):
         return DeviceLostError(
             f"{what}: the device {device} was lost ({text}). Nothing more can be computed on it by this process; "
@@ -127,7 +128,8 @@ def explain(cupy: Any, device: str, error: Exception, what: str) -> MinifcnError
     return None
 
 
-def _out_of_memory(cupy: Any, device: str, text: str, what: str) -> DeviceMemoryError:
+def _why_full(cupy: Any, device: str, text: str) -> str:
+    """How much was wanted, and how much is free, of the device's memory; what nobody uses is given back to it."""
     pool = cupy.get_default_memory_pool()
     wanted = re.search(r"allocating ([\d,]+) bytes", text)
     free, whole = cupy.cuda.runtime.memGetInfo()
@@ -136,12 +138,8 @@ def _out_of_memory(cupy: Any, device: str, text: str, what: str) -> DeviceMemory
         free, whole = min(free, pool.get_limit() - pool.used_bytes()), pool.get_limit()
     pool.free_all_blocks()
     asked = f"{int(wanted[1].replace(',', '')):,} bytes are wanted" if wanted else text
-    limited = " (--gpu-memory-limit)" if pool.get_limit() else ""
-    return DeviceMemoryError(
-        f"{what}: the memory of {device} is full: {asked}, {max(0, free):,} of {whole:,}{limited} are free. Lower "
-        "--batch-size (with --accumulate for the same steps), --crop or --size, or --width"
-        + ("; or raise --gpu-memory-limit." if limited else "; or end what else computes on the device.")
-    )
+    limited = " that --gpu-memory-limit allows" if pool.get_limit() else ""
+    return f"on {device} {asked}, {max(0, free):,} of {whole:,}{limited} are free"
 
 
 def describe(cupy: Any, device: str) -> dict[str, Any]:

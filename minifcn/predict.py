@@ -232,8 +232,7 @@ def _predict_all(job: _Job, paths: Sequence[Path]) -> int:
         except (MinifcnError, MemoryError) as error:
             failed[path] = str(error)
             if isinstance(error, MemoryError):
-                reason = str(error) or "no more is known"
-                failed[path] = f"{path}: out of memory ({reason}); try a smaller --tile or --scales."
+                failed[path] = f"{path}: {str(error) or 'out of memory.'} Try a smaller --tile or --scales."
             say(f"{path} -> failed")
             continue
         pixels += done

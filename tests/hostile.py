@@ -41,14 +41,11 @@ WORDS = (b"../", b"/etc/passwd", b"\0", b"\xff\xfe", b"..\\", b"\n", b"=", b"[["
 
 
 class Reader(NamedTuple):
-    """read: takes a path, and a folder to write into. sound: files that it reads. named: whether its errors name the
-    file; those of a configuration's values name the option, as on the command line.
-    """
+    """read: takes a path, and a folder to write into. sound: files that it reads."""
 
     read: Callable[[Path, Path], object]
     sound: Callable[[Path], list[bytes]]
     suffix: str = ".bin"
-    named: bool = True
 
 
 # ---------------------------------------------------------------------------------------------------- damage
@@ -123,7 +120,7 @@ def attack(reader: Reader, content: bytes, folder: Path) -> bool:
     try:
         reader.read(path, out)
     except MinifcnError as error:
-        if reader.named and "hostile" not in str(error):
+        if "hostile" not in str(error):
             raise AssertionError(f"the file is not named: {error}") from error
         return False
     finally:
@@ -362,7 +359,6 @@ READERS = {
         lambda path, out: (read_values(path), Config.from_toml(path)),
         lambda folder: [CONFIG.to_toml().encode()],
         ".toml",
-        named=False,
     ),
     "archive": Reader(_unpack, _tars, ".tar"),
     "weights": Reader(lambda path, out: weights.load(path), _containers),

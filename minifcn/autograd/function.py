@@ -8,7 +8,7 @@ import numpy as np
 
 from minifcn.autograd.tensor import FLOAT_DTYPES, Node, Tensor, is_recording
 from minifcn.backend import Array, Backend
-from minifcn.errors import DeviceError, DtypeError, OutOfMemoryError
+from minifcn.errors import DeviceError, DtypeError
 
 
 class Context:
@@ -70,10 +70,8 @@ class Function:
         try:
             result = cls.forward(ctx, *(None if tensor is None else tensor.data for tensor in tensors), **constants)
         except Exception as error:
-            shapes = [None if tensor is None else tensor.shape for tensor in tensors]
-            backend.explain(error, f"{cls.__name__} of {', '.join(str(tuple(s)) for s in shapes if s is not None)}")
-            if isinstance(error, MemoryError):
-                raise OutOfMemoryError(cls.__name__, shapes, [id(tensor) for tensor in tensors], error) from error
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors if tensor is not None)
+            backend.explain(error, f"{cls.__name__} of {shapes}", [id(tensor) for tensor in tensors])
             raise
         output, *extras = result if isinstance(result, tuple) else (result,)
         node = Node(cls, ctx, tensors) if any(needs) else None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minifcn.backend import Array, Backend, get_backend
-from minifcn.errors import DeviceError, DtypeError, GraphError, OutOfMemoryError, ShapeError
+from minifcn.errors import DeviceError, DtypeError, GraphError, ShapeError
 
 FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -280,10 +280,8 @@ class Node:
             grads = self.function.backward(self.context, grad)
         except Exception as error:
             shapes = ", ".join(str(tuple(shape)) for shape in self.input_shapes if shape is not None)
-            self.context.backend.explain(error, f"{self.name}.backward of {shapes}")
-            if isinstance(error, MemoryError):
-                inputs = [id(parent) for parent in self.parents]
-                raise OutOfMemoryError(f"{self.name}, backward,", self.input_shapes, inputs, error) from error
+            parents = [id(parent) for parent in self.parents]
+            self.context.backend.explain(error, f"{self.name}.backward of {shapes}", parents)
             raise
         grads = grads if isinstance(grads, tuple) else (grads,)
         if len(grads) != len(self.parents):

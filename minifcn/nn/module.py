@@ -9,7 +9,7 @@ import numpy as np
 
 from minifcn.autograd.tensor import FLOAT_DTYPES, Tensor
 from minifcn.backend import get_backend
-from minifcn.errors import DeviceMemoryError, DtypeError, WeightsError
+from minifcn.errors import DtypeError, OutOfMemoryError, WeightsError
 
 
 class Parameter(Tensor):
@@ -32,15 +32,14 @@ class Module:
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         try:
             return self.forward(*inputs, **options)
-        except DeviceMemoryError as error:
-            self._name_layer(error)
+        except OutOfMemoryError as error:
+            self.name_layer(error)
             raise
 
-    def _name_layer(self, error: DeviceMemoryError) -> None:
-        """Say in the error which layer it was: a module knows the names of those within it, not its own."""
-        error.module = error.module or self
-        names = {id(module): name for name, module in self.named_modules()}
-        error.layer = names.get(id(error.module)) or error.layer or type(self).__name__
+    def name_layer(self, error: OutOfMemoryError) -> None:
+        """Say in the error which layer of this module it was: the one whose parameter the operation was given."""
+        names = {id(parameter): name.rpartition(".")[0] for name, parameter in self.named_parameters()}
+        error.layer = next((names[key] for key in error.inputs if key in names), error.layer)
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} does not define forward")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def save_checkpoint(path: Path, model: Module, optimizer: Optimizer, progress: P
 def read_progress(path: Path) -> Progress:
     """How far the run had come; WeightsError, naming the file, if it is no checkpoint that this version reads."""
     try:
-        return Progress(**_read(path)[1]["progress"])
+        return Progress(**_about(path, safetensors.read_metadata(path))["progress"])
     except (KeyError, TypeError) as error:
         raise WeightsError(f"{path}: its record of the progress is damaged ({error}).") from None
 
@@ -82,7 +83,8 @@ def restore_checkpoint(path: Path, model: Module, optimizer: Optimizer) -> None:
 
     Raises WeightsError, naming the file, if it does not hold them.
     """
-    tensors, about = _read(path)
+    tensors, metadata = safetensors.read(path)
+    about = _about(path, metadata)
     parts: dict[str, dict[str, np.ndarray]] = {"model": {}, "optimizer": {}}
     try:
         for name, array in tensors.items():
@@ -96,8 +98,8 @@ def restore_checkpoint(path: Path, model: Module, optimizer: Optimizer) -> None:
         raise WeightsError(f"{path}: does not fit this run. {error}") from None
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    tensors, metadata = safetensors.read(path)
+def _about(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What save_checkpoint has written beside the tensors; WeightsError if that is nothing that is known here."""
     try:
         about = json.loads(metadata.get(CHECKPOINT, "{}"))
     except (ValueError, RecursionError):
@@ -109,7 +111,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             f"{path}: is a checkpoint of format {about['format']}; this version of minifcn reads the formats "
             f"{' and '.join(map(str, READ))}. Go on with the version that wrote it, or start again in another --out."
         )
-    return tensors, about
+    return about
 
 
 def _generators(model: Module) -> list[np.random.Generator]:

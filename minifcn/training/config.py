@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -195,18 +195,14 @@ class Config:
     @classmethod
     def from_toml(cls, path: Path) -> Config:
         """Read a run's config.toml; UsageError if it is missing, not TOML, or has keys or values that mean nothing."""
-        return cls.from_values(read_values(path), path)
-
-    @classmethod
-    def from_values(cls, values: Mapping[str, Any], source: object) -> Config:
-        """The configuration of these values; UsageError, naming the source, for one missing or of another type."""
+        values = read_values(path)
         needed = [field.name for field in fields(cls) if field.default is MISSING and field.default_factory is MISSING]
         if missing := [name for name in needed if name not in values]:
-            raise UsageError(f"{source}: lacks {', '.join(missing)}; write them as in the config.toml of a run.")
+            raise UsageError(f"{path}: lacks {', '.join(missing)}; write them as in the config.toml of a run.")
         try:
             return cls(**values)
-        except TypeError as error:
-            raise UsageError(f"{source}: {error}.") from None
+        except UsageError as error:  # which names the option of the command line that stands for the key
+            raise UsageError(f"{path}: {error}") from None
 
     def changed(self, settings: Sequence[str]) -> Config:
         """This configuration with other values, each as "key=value", the value as in config.toml or with bare commas.

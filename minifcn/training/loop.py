@@ -11,7 +11,7 @@ import numpy as np
 
 from minifcn.autograd.tensor import Tensor, no_grad
 from minifcn.data import Batch, Loader
-from minifcn.errors import DeviceMemoryError, OutOfMemoryError, TrainingError
+from minifcn.errors import OutOfMemoryError, TrainingError
 from minifcn.models.vgg import BaseNetwork
 from minifcn.nn import Module
 from minifcn.training.losses import Loss
@@ -81,8 +81,6 @@ def train(
             if observation is not None:
                 observation.moving()
             optimizer.step()
-        except DeviceMemoryError as error:  # which names layer and remedy
-            raise TrainingError(f"step {number + 1}: {error} Checkpoints saved before are kept.") from error
         except MemoryError as error:
             raise _out_of_memory(error, number + 1, batch, model) from error
         signs = observation.moved() if observation is not None else None
@@ -132,28 +130,32 @@ def _is_finite(tensor: Tensor) -> bool:
 
 def _out_of_memory(error: MemoryError, step: int, batch: Batch | None, model: Module) -> TrainingError:
     """What a step wanted, for which layer if that is known, and what to do about it."""
-    what = str(error) or "no operation is known"
     if isinstance(error, OutOfMemoryError):
-        names = {id(parameter): name for name, parameter in model.named_parameters()}
-        layers = [names[key] for key in error.inputs if key in names]
-        what = f"{layers[0].rpartition('.')[0]}: {error.what}" if layers else error.what
-    size = ""
+        model.name_layer(error)
+    what, size = str(error).rstrip(".") or "out of memory", ""
     if batch is not None:
         count, _, height, width = batch.images.shape
         size = f" The batch has {count} pictures of {height}×{width}."
     return TrainingError(
-        f"step {step}: out of memory. {what}.{size} Lower --batch-size (and raise --accumulate as much, for the same "
+        f"step {step}: {what}.{size} Lower --batch-size (and raise --accumulate as much, for the same "
         "gradient), --crop or --size, or --width; or use --geometry same. "
         "Checkpoints saved before are kept."
     )
 
 
-def check_weights(model: Module, step: int) -> None:
-    """Raise TrainingError, naming the tensor, if a weight is not a finite number; called before weights are saved."""
+def check_weights(model: Module, optimizer: Optimizer, step: int) -> None:
+    """Raise TrainingError, naming the tensor, if a weight is not a finite number; called before weights are saved.
+
+    Nor may what the optimiser keeps of it: Adam divides by the root of the squares, and a weight whose squares have
+    overflowed would stay where it is for ever.
+    """
+    kept = {id(p): optimizer.state.get(position, {}) for position, p in enumerate(optimizer.parameters())}
     for name, parameter in model.named_parameters():
-        if not _is_finite(parameter):
+        buffers = {f"the optimiser's {what} of {name}": array for what, array in kept.get(id(parameter), {}).items()}
+        for what, array in {name: parameter.data, **buffers}.items():
+            if parameter.backend.xp.isfinite(array).all():
+                continue
             raise TrainingError(
-                f"step {step}: {name} holds values that are not finite. "
-                "Checkpoints saved before are kept. Go on from there with a learning rate ten times smaller (--resume "
-                "--set lr=…), or start anew with --overwrite."
+                f"step {step}: {what} holds values that are not finite. Checkpoints saved before are kept. Go on from "
+                "there with a learning rate ten times smaller (--resume --set lr=…), or start anew with --overwrite."
             )

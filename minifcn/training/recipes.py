@@ -74,7 +74,7 @@ def resolve(
         _check_first_stage(values["stages"][0], recipe, pretrained)
     if values["data"] == "shapes" and values.get("size") is None:
         values["size"] = _SHAPES_SIZE
-    return Config.from_values(values, "the configuration")
+    return Config(**values)
 
 
 def _check_first_stage(stage: str, recipe: str, pretrained: Mapping[str, Any]) -> None:

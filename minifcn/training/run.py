@@ -154,50 +154,50 @@ class Run:
     def _train(self, number: int, model: Any, optimizer: Optimizer) -> None:
         """Steps of one stage, with logging, validation and checkpoints in between."""
         stage, config, already = self.config.stages[number], self.config, self.progress.seconds
-        loader = self._loader(stage)
+        loader, done, begin = self._loader(stage), self.progress.step, time.perf_counter()
         steps = config.steps[number]
         if config.epochs:
             steps = max(1, config.epochs[number] * len(loader) // config.accumulate)
+        training = loop.train(
+            model,
+            loader,
+            optimizer,
+            steps=steps,
+            loss=assembly.make_loss(config, stage, self.progress.class_weights),
+            schedule=assembly.schedule_of(config),
+            accumulate=config.accumulate,
+            start=done,
+            seed=config.seed,
+            device=self.device,
+            observed=lambda step: step % LOG_EVERY == 0 or step == steps,
+        )
+        self._symptoms = Symptoms(stage, self._classes(stage), warn)
         every = config.validate_every if stage != CLASSIFIER else 0
-        begin = time.perf_counter()
-
-        def logged(step: int) -> bool:
-            return step % LOG_EVERY == 0 or step == steps
-
-        done, losses = self.progress.step, self.progress.losses
-        with Display(stage, steps, done, losses, self.say, self.bar) as display, interrupts() as interrupted:
-            self._symptoms = Symptoms(stage, self._classes(stage), warn)
-            for step in loop.train(
-                model,
-                loader,
-                optimizer,
-                steps=steps,
-                loss=assembly.make_loss(config, stage, self.progress.class_weights),
-                schedule=assembly.schedule_of(config),
-                accumulate=config.accumulate,
-                start=done,
-                seed=config.seed,
-                device=self.device,
-                observed=logged,
-            ):
+        display = Display(stage, steps, done, self.progress.losses, self.say, self.bar)
+        with display, interrupts() as interrupted:
+            for step in training:
                 self.progress.step, self.progress.seconds = step.number, already + time.perf_counter() - begin
                 display.add(step)
                 if step.signs is not None:
-                    lr = config.lr[number] * step.lr_factor
-                    row = {**display.summary(step, lr), **step.signs.row()}
-                    self.folder.add_row(stage=stage, step=step.number, lr=lr, **row)
-                    self._symptoms.see(step.number, step.signs)
+                    self._log(step, config.lr[number] * step.lr_factor, display)
                 if every and step.number % every == 0 and step.number < steps:
                     mean_iu = self._validate(stage, model).summary()["mean_iu"]
                     display.write(f"{stage}: step {step.number}: mean IU {100 * mean_iu:.1f} % on val")
                 stop = interrupted()
                 if step.number % config.checkpoint_every == 0 or step.number == steps or stop:
-                    loop.check_weights(model, step.number)
+                    loop.check_weights(model, optimizer, step.number)
                     self._save(model, optimizer)
                 if stop:
                     raise KeyboardInterrupt
                 if time.perf_counter() - self._drawn > max(REFRESH, 100 * self._drawing):
                     self._draw(stage, model)
+
+    def _log(self, step: loop.Step, lr: float, display: Display) -> None:
+        """A row of metrics.csv, and what is wrong with the network if something is."""
+        stage, signs = display.stage, step.signs
+        assert signs is not None  # the step was observed
+        self.folder.add_row(stage=stage, step=step.number, lr=lr, **display.summary(step, lr), **signs.row())
+        self._symptoms.see(step.number, signs)
 
     def _classes(self, stage: str) -> tuple[str, ...]:
         if stage == CLASSIFIER and self.config.data == "shapes":
@@ -283,7 +283,7 @@ class Run:
         picture_size = self._first_picture().labels.shape
         for stage, lr in zip(self.config.stages, self.config.lr, strict=True):
             if explanation := assembly.clash(self.config, stage, lr, picture_size):
-                print(f"warning: {stage}: {explanation}", file=sys.stderr)
+                warn(f"warning: {stage}: {explanation}")
 
     def _first_picture(self) -> Sample:
         """The first one of the training set; with skip_bad, that can be read."""
@@ -294,10 +294,9 @@ class Run:
 
     def _warn_of_training_on_val(self) -> None:
         if self.config.split == self.config.val_split and not self.config.folds:
-            print(
+            warn(
                 f"warning: --val-split {self.config.val_split} is what is trained on, too: the figures say how well it "
-                "was learnt by heart, not how well new pictures will be labelled.",
-                file=sys.stderr,
+                "was learnt by heart, not how well new pictures will be labelled."
             )
 
     def _note_machine(self) -> None:
@@ -311,21 +310,19 @@ class Run:
         was, now = (text.splitlines() for text in (self.progress.config, self.config.to_toml()))
         known = {line.partition(" = ")[0] for line in was}.difference(FREE)  # none in checkpoints of older versions
         if changed := [line for line in now if line not in was and line.partition(" = ")[0] in known]:
-            print(
+            warn(
                 f"warning: {self.folder.path / 'config.toml'} was changed since the checkpoint was saved (now "
                 f"{'; '.join(changed)}): what is finished stays as it was trained before, only the rest follows the "
-                "new values, and the run can no longer be repeated from this file.",
-                file=sys.stderr,
+                "new values, and the run can no longer be repeated from this file."
             )
 
     def _warn_of_other_pictures(self) -> None:
         """Say so if there are more or fewer pictures than when the run began: then they come in another order."""
         was, now = self.progress.pictures, len(self.train_set)
         if was not in (0, now):
-            print(
+            warn(
                 f"warning: {self.config.data}: {self.config.split} has {now} pictures now, and had {was} when the run "
-                "began; the run goes on with these, but does not end as it would have done.",
-                file=sys.stderr,
+                "began; the run goes on with these, but does not end as it would have done."
             )
         self.progress.pictures = now
 

@@ -228,7 +228,7 @@ def test_an_absent_gpu_is_wrong_usage_and_never_the_cpu(tmp_path, trained):
         (PermissionError(errno.EACCES, "Permission denied", "out/x.png"), "out/x.png: Permission denied; name a place"),
         (OSError(errno.ENOSPC, "No space left on device", "x"), "x: No space left on device; make room"),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "x"), "a folder is expected there"),
-        (MemoryError(), "out of memory; where pictures are computed, use a smaller --size, --tile"),
+        (MemoryError("1 EiB"), "the command: out of memory (1 EiB). Lower --batch-size, --size, or end"),
         (UsageError("--x 1: 2 is needed."), "--x 1: 2 is needed."),
     ],
 )
@@ -241,6 +241,8 @@ def test_what_the_system_refuses_is_said_with_a_remedy_and_no_traceback(monkeypa
 
     parser = commands.Parser("x", "", "")
     parser.add_debug_option()
+    parser.add_argument("--size")
+    parser.add_argument("--batch-size")
     monkeypatch.setattr(sys, "argv", ["x", *(["--debug"] if debug else [])])
     monkeypatch.setattr(signal, "signal", lambda *arguments: None)  # what it sets for its own process
     with pytest.raises(SystemExit) as ended:

@@ -130,14 +130,13 @@ def test_a_picture_without_memory_is_one_that_failed(model, tmp_path, capsys, mo
 
     def short_of_memory(*arguments, image, **options):
         if image.shape[0] == 64:
-            raise OutOfMemoryError("Conv2d", [image.shape], [], "")
+            raise OutOfMemoryError(f"Conv2d of {image.shape}", "no more")
         return label_pixels(*arguments, image, **options)
 
     monkeypatch.setattr(predict, "label_pixels", short_of_memory)
     assert call(predict, model, *paths, "--out", tmp_path / "out", "--probabilities") == 1
     said = capsys.readouterr().err
-    assert "large.png: out of memory (Conv2d of (64, 64, 3) needs more" in said
-    assert "try a smaller --tile" in said
+    assert "large.png: Conv2d of (64, 64, 3): out of memory (no more). Try a smaller --tile" in said
     assert files(tmp_path / "out") == ["small-overlay.png", "small.npz", "small.png"]
 
 

@@ -20,11 +20,12 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from tiny_runs import STAGES, assert_same_weights, few_pictures, rows_of, start, stop_after, tiny, write_pictures
 
-from minifcn import files, models, ops
+from minifcn import Tensor, files, models, ops
 from minifcn.data import Batch, Loader, Sample
 from minifcn.errors import DataError, OutOfMemoryError, TrainingError, UsageError, WeightsError
-from minifcn.training import SGD, segmentation_loss, train
+from minifcn.training import SGD, Adam, segmentation_loss, train
 from minifcn.training.checkpoint import Progress, read_progress, save_checkpoint
+from minifcn.training.loop import check_weights
 from minifcn.training.run import loop
 
 
@@ -373,6 +374,22 @@ def test_the_tensor_that_went_wrong_first_is_named(tensor):
         list(train(model, batches(images), SGD(model.parameters(), lr=1), steps=1, loss=segmentation_loss()))
 
 
+def test_squares_that_overflow_are_found_before_they_are_saved():
+    """Adam divides by their root: the weight never moves again, and every figure looks healthy."""
+    model = small_model()
+    optimizer = Adam(model.parameters(), lr=1e-3)
+    for parameter in model.parameters():
+        parameter.grad = np.zeros_like(parameter.data)
+    optimizer.step()
+    check_weights(model, optimizer, 1)
+    model.fc6.weight.grad[0, 0] = 1e30
+    with np.errstate(over="ignore"):
+        optimizer.step()
+    assert np.isfinite(model.fc6.weight.data).all()
+    with pytest.raises(TrainingError, match=r"step 2: the optimiser's square of fc6.weight holds .*are kept"):
+        check_weights(model, optimizer, 2)
+
+
 # Memory
 
 
@@ -389,13 +406,27 @@ def test_out_of_memory_names_the_layer_and_what_to_lower(monkeypatch, direction)
 
     monkeypatch.setattr(ops.conv.Conv2d, direction, staticmethod(hungry))
     images = np.zeros((2, 3, 32, 40), np.float32)
-    with pytest.raises(TrainingError, match=r"step 1: out of memory\. conv[45]_[23]: Conv2d") as caught:
+    with pytest.raises(TrainingError, match=r"step 1: conv[45]_[23]: Conv2d.*: out of memory \(Unable") as caught:
         list(train(model, batches(images), SGD(model.parameters(), lr=1), steps=1, loss=segmentation_loss()))
     message = str(caught.value)
     assert "Unable to allocate 1.00 EiB" in message
     assert "2 pictures of 32×40" in message
     assert "--batch-size" in message
     assert isinstance(caught.value.__cause__, OutOfMemoryError)
+
+
+def test_out_of_memory_outside_of_training_names_the_layer_too(monkeypatch):
+    """Prediction has no loop around it that knows the layers."""
+    model, original = small_model(), ops.conv.Conv2d.forward
+
+    def hungry(ctx, x, weight, *arguments, **options):
+        if weight is model.conv4_2.weight.data:
+            np.empty(2**60, np.uint8)
+        return original(ctx, x, weight, *arguments, **options)
+
+    monkeypatch.setattr(ops.conv.Conv2d, "forward", staticmethod(hungry))
+    with pytest.raises(OutOfMemoryError, match=r"^conv4_2: Conv2d of \(1, \d+, .*\): out of memory \(Unable"):
+        model(Tensor(np.zeros((1, 3, 32, 40), np.float32)))
 
 
 # Signals

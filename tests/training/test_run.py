@@ -247,10 +247,10 @@ def test_a_loss_gone_wrong_keeps_the_last_good_checkpoint(tmp_path, monkeypatch)
     config = Config(**{**vars(TINY), "stages": ("fcn8s",), "steps": (9,), "lr": (1e-3,), "validate_every": 0})
     check = run_module.loop.check_weights
 
-    def poison(model, step):
+    def poison(model, optimizer, step):
         if step == 4:
             model.fc7.weight.data[0, 0] = np.inf
-        check(model, step)
+        check(model, optimizer, step)
 
     monkeypatch.setattr(run_module.loop, "check_weights", poison)
     with pytest.raises(TrainingError, match=r"step 4: fc7.weight .*Checkpoints saved before are kept"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -38,14 +39,25 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     Raises WeightsError, naming the file, if the library finds it damaged, a name stands in it twice, or an element type
     is one that NumPy does not know.
     """
+    metadata = read_metadata(path)
+    with _naming(path), open(path, "rb") as file:
+        header_size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(header_size), object_pairs_hook=_without_repetition)
+        header.pop("__metadata__", None)
+        return {name: _read_tensor(file, 8 + header_size, name, about) for name, about in header.items()}, metadata
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata alone: of a checkpoint, kilobytes of gigabytes. Raises WeightsError, naming a damaged file."""
+    with _naming(path), safe_open(path, framework="numpy") as checked:
+        return checked.metadata() or {}
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors within become a WeightsError that names the file."""
     try:
-        with safe_open(path, framework="numpy") as checked:
-            metadata = checked.metadata() or {}
-        with open(path, "rb") as file:
-            header_size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(header_size), object_pairs_hook=_without_repetition)
-            header.pop("__metadata__", None)
-            return {name: _read_tensor(file, 8 + header_size, name, about) for name, about in header.items()}, metadata
+        yield
     except (SafetensorError, OSError, ValueError, RecursionError) as error:  # WeightsErrors of below are ValueErrors
         raise WeightsError(
             f"{path}: cannot be read as a safetensors file ({error}). It may be damaged or cut off; fetch or write it "
