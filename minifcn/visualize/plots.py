@@ -47,6 +47,9 @@ def curves(rows: Iterable[Mapping[str, Any]], path: str | Path | None = None) ->
         loss_axes.plot(begin + steps, smooth, linewidth=2.5, label=stage, **style)
         steps, mean_ius = _points(own, "mean_iu")
         iu_axes.plot(begin + steps, 100 * mean_ius, linewidth=2.5, marker="o", markersize=6, **style)
+    if stages and not any(line.get_xdata().size for line in iu_axes.lines):
+        middle = {"transform": iu_axes.transAxes, "ha": "center", "fontsize": 14, "color": matplotlib_color(TEXT)}
+        iu_axes.text(0.5, 0.5, "comes with the first validation", **middle)
     _label_axes(loss_axes, "loss")
     _label_axes(iu_axes, "mean IU %")
     iu_axes.set_xlabel("step", fontsize=15, color=matplotlib_color(TEXT))

@@ -55,6 +55,14 @@ def test_curves_of_a_run_that_has_just_begun_are_empty_axes(tmp_path):
         assert np.asarray(picture)[0, 0, :3].tolist() == list(PANEL)  # its own light panel, not see-through
 
 
+def test_before_the_first_validation_the_lower_panel_says_so():
+    """An empty panel looks like a network that has learnt nothing, for the first hours of a run."""
+    rows = [{"stage": "32s", "step": step, "loss": 1.0} for step in range(3)]
+    lower = curves(rows).axes[1]
+    assert [text.get_text() for text in lower.texts] == ["comes with the first validation"]
+    assert not curves([*rows, {"stage": "32s", "step": 3, "mean_iu": 0.0}]).axes[1].texts
+
+
 def test_more_stages_than_colours_differ_in_their_dashes():
     """The eighth stage would look like the first."""
     figure = curves([{"stage": str(n), "step": 0, "loss": n} for n in range(9)])
