@@ -1,6 +1,6 @@
 """Training that is killed and resumed for hours, by hand: `python tests/soak.py --minutes 120`.
 
-A run of a quarter of an hour, pictures and all, is done once without disturbance, and then again and again with kills
+A run of some ten minutes, pictures and all, is done once without disturbance, and then again and again with kills
 at random moments, until the time is over. Twice a second the memory and the open files of the training process are
 written down. Exits with 1 if a resume fails, a weight differs from the undisturbed run's, or memory or open files grow:
 within a life, from one life to the next, or in the process that starts them all.
@@ -24,7 +24,8 @@ from tiny_runs import tiny, write_pictures
 from minifcn.training import Config
 
 GROWTH = 0.02  # of the memory: more is a leak; pages come and go by less
-LONG_ENOUGH = 60  # seconds of life in which a leak would show
+WARM_UP = 90  # seconds until a life has drawn its first pictures, for which much is imported
+LONG_ENOUGH = 180  # seconds of life in which a leak would show
 EVERY = 0.5  # seconds between two looks
 
 
@@ -37,9 +38,10 @@ class Life(NamedTuple):
 
     @property
     def growth(self) -> float:
-        """Of the memory from the second quarter of this life to the last, as a share."""
-        quarter = len(self.memory) // 4
-        return median(self.memory[-quarter:]) / median(self.memory[quarter : 2 * quarter]) - 1
+        """Of the memory from the first third of a long life, when it is warm, to the last third: as a share."""
+        warm = self.memory[int(WARM_UP / EVERY) :]
+        third = len(warm) // 3
+        return median(warm[-third:]) / median(warm[:third]) - 1
 
 
 def config(data: Path, steps: int) -> Config:
@@ -92,7 +94,7 @@ def soak(folder: Path, minutes: float, steps: int, seed: int) -> int:
         if time.monotonic() > end:
             life = watch(run, out)
         elif chance.random() < 0.5:
-            life = watch(run, out, seconds=chance.uniform(0, whole / 4))
+            life = watch(run, out, seconds=chance.uniform(0, whole / 2))
         else:
             life = watch(run, out, operations=chance.randint(1, 500))
         lives.append(life)
@@ -108,7 +110,7 @@ def report(lives: list[Life], own: tuple[float, int]) -> int:
     """Say what memory and open files did, and how many of these grew."""
     long = [life for life in lives if len(life.memory) * EVERY >= LONG_ENOUGH]
     if len(long) < 4:
-        sys.exit(f"only {len(long)} lives were longer than {LONG_ENOUGH} s, too few to tell; take more --minutes")
+        sys.exit(f"Only {len(long)} lives were longer than {LONG_ENOUGH} s, too few to tell. Take more --minutes.")
     half = len(long) // 2
     early, late = (median(max(life.memory) for life in part) for part in (long[:half], long[half:]))
     most = max(max(life.files) - life.files[len(life.files) // 4] for life in long)
@@ -128,7 +130,7 @@ def report(lives: list[Life], own: tuple[float, int]) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Train, kill and resume for hours; memory must not grow.")
     parser.add_argument("--minutes", type=float, default=120, help="how long (default: 120)")
-    parser.add_argument("--steps", type=int, default=5000, help="of each of the three stages (default: 5000)")
+    parser.add_argument("--steps", type=int, default=8000, help="of each of the three stages (default: 8000)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills (default: 0)")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="minifcn-soak-"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections.abc import Callable
@@ -211,6 +212,7 @@ class Run:
         current = {} if stage == CLASSIFIER else {stage: model}
         size = scaled_size(self.config)
         self.folder.draw(finished, self.val_set, self.preprocessing, size, self.device, current)
+        gc.collect()  # figures are webs of references, megabytes each, that nobody else collects for a long time
         self._drawn = time.perf_counter()
         self._drawing = self._drawn - begin
 
