@@ -88,7 +88,7 @@ def soak(folder: Path, minutes: float, steps: int, seed: int) -> int:
     begin, own = time.monotonic(), look("self")
     lives = [watch(run, folder / "undisturbed")]
     whole, expected = time.monotonic() - begin, hashes(folder / "undisturbed")
-    print(f"undisturbed: {whole:.0f} s, {lives[0].memory[-1]:.0f} MiB, growth {lives[0].growth:+.1%}", flush=True)
+    print(f"undisturbed: {whole:.0f} s, at most {max(lives[0].memory):.0f} MiB", flush=True)
     ended, out = 0, folder / "run"
     while time.monotonic() < end or out.exists():
         if time.monotonic() > end:
