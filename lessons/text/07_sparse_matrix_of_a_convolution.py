@@ -15,6 +15,7 @@ begin(7)
 # %%
 import numpy as np
 
+from course.describing import described
 from course.mine import conv2d, gradcheck, im2col, sgd_step
 from minifcn import ops, visualize
 from minifcn.data import Shapes
@@ -37,9 +38,7 @@ kernel = np.arange(1.0, 10.0).reshape(3, 3)
 C = ops.conv_matrix(kernel[None, None], (4, 4)).toarray()  # a weight has the axes (out, channels, kh, kw)
 visualize.matrices(
     {"kernel": kernel, "C, one row for each place, one column for each pixel": C},
-    alt="The 3×3 kernel with the numbers 1 to 9, and the matrix C with 4 rows and 16 columns. The first row is 1 2 3 0 "
-    "4 5 6 0 7 8 9 and five zeros; the second is the same, moved one column to the right and outlined; the third is "
-    "moved by four columns, the fourth by five.",
+    alt=described(7, "matrix of a convolution"),
     outline={"C, one row for each place, one column for each pixel": [(1, column) for column in np.flatnonzero(C[1])]},
 )
 
@@ -54,8 +53,7 @@ as_matrix = (C @ picture.ravel()).reshape(2, 2)
 as_convolution = conv2d(picture[None, None], kernel[None, None], np.zeros(1))[0, 0]
 visualize.matrices(
     {"x": picture, "C x": as_matrix, "conv2d(x)": as_convolution},
-    alt="A picture of 4×4 whole numbers, and twice the same 2×2 numbers: the product with the matrix C, and the "
-    "convolution.",
+    alt=described(7, "the product is the convolution"),
     shared_scale=False,
 )
 
@@ -120,9 +118,7 @@ visualize.matrices(
         "Cᵀ g, second place": (C.T @ second).reshape(4, 4),
         "Cᵀ g, both": (C.T @ (first + second)).reshape(4, 4),
     },
-    alt="Three 4×4 matrices. First place: the kernel 1 to 9 in the upper left corner, zeros elsewhere. Second place: "
-    "the kernel one column further right. Both: 1 3 5 3, 4 9 11 6, 7 15 17 9 and a row of zeros; the six entries where "
-    "the two kernels overlap, outlined, are their sums.",
+    alt=described(7, "rows of the transpose"),
     outline={"Cᵀ g, both": [(row, column) for row in range(3) for column in (1, 2)]},
 )
 
@@ -162,8 +158,7 @@ visualize.matrices(
         "C (x + 100)": (E @ brighter.ravel()).reshape(2, 2),
         "Cᵀ C x": (E.T @ (E @ picture.ravel())).reshape(4, 4),
     },
-    alt="A picture x of 4×4 numbers from 0 to 9; C x and C (x + 100), which are the same four numbers; and Cᵀ C x, 4×4 "
-    "numbers, some of them negative, which do not resemble x.",
+    alt=described(7, "there and back"),
 )
 
 # %% [markdown]
@@ -187,8 +182,7 @@ visualize.matrices(
 G = ops.patch_matrix((3, 3), (2, 2), dtype=np.float64).toarray()
 visualize.matrices(
     {"G": G},
-    alt="The matrix G with 16 rows and 9 columns of zeros and ones: a single one in each row; the column of the pixel "
-    "in the middle, outlined, has four.",
+    alt=described(7, "gathering matrix"),
     outline={"G": [(row, 4) for row in np.flatnonzero(G[:, 4])]},
 )
 
@@ -238,8 +232,7 @@ visualize.matrices(
         "laid back with =": lay_back(small_columns, (3, 3), (2, 2), adding=False),
         "laid back with +=": lay_back(small_columns, (3, 3), (2, 2), adding=True),
     },
-    alt="The picture with the numbers 1 to 9 and its 4×4 columns. Laid back with = it is 1 to 9 again; laid back with "
-    "+= it is 1 4 3, 8 20 12, 7 16 9.",
+    alt=described(7, "= and +="),
 )
 
 # %% [markdown]
@@ -300,8 +293,7 @@ counts = col2im(im2col(np.ones((1, 1, 4, 4)), (3, 3)), (4, 4), (3, 3))[0, 0]
 there_and_back = col2im(im2col(picture[None, None], (3, 3)), (4, 4), (3, 3))[0, 0]
 visualize.matrices(
     {"counts": counts, "x": picture, "col2im(im2col(x))": there_and_back, "counts · x": counts * picture},
-    alt="Four 4×4 matrices: the counts 1 2 2 1, 2 4 4 2, 2 4 4 2, 1 2 2 1; the picture x; and twice the same, col2im "
-    "of im2col of x, and the counts times x.",
+    alt=described(7, "counts"),
 )
 
 # %% [markdown]
@@ -471,8 +463,7 @@ for step in range(1, 301):
 # %%
 visualize.matrices(
     kernels,
-    alt="The unknown kernel, −1 in the left column and 1 in the right, and ours after 3, 30 and 300 steps: it comes "
-    "nearer and nearer to the unknown one.",
+    alt=described(7, "a kernel learns"),
 )
 
 # %% [markdown]

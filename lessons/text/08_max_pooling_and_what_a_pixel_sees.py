@@ -15,6 +15,7 @@ begin(8)
 # %%
 import numpy as np
 
+from course.describing import described
 from course.mine import col2im, conv2d, gradcheck, im2col
 from minifcn import ops, visualize
 from minifcn.data import Shapes
@@ -34,9 +35,7 @@ sizes = (3, 5, 14, 40)
 visualize.gallery(
     {f"{size} × {size}": around(size)[0] for size in sizes} | {"the picture": picture},
     columns=5,
-    alt="Parts of a picture around one pixel. 3×3 pixels are all of one blue-green, 5×5 have a dark edge, 14×14 show a "
-    "piece of a bar, and 40×40 a cross; at last the whole picture, with a crescent, a triangle, a disc and the "
-    "cross, in which the four parts are outlined.",
+    alt=described(8, "around a pixel"),
     windows={"the picture": [around(size)[1] for size in sizes]},
 )
 
@@ -71,7 +70,7 @@ x = np.array([[3.0, 1.0, 4.0, 1.0], [5.0, 9.0, 2.0, 6.0], [5.0, 3.0, 5.0, 8.0], 
 winners = [(1, 1), (1, 3), (3, 1), (2, 3)]
 visualize.matrices(
     {"x": x, "pooled": pool_loops(x, 2, 2)},
-    alt="A 4×4 map and its four largest numbers, one for each 2×2 window: 9, 6, 7 and 8, outlined in both.",
+    alt=described(8, "four windows"),
     outline={"x": winners, "pooled": [(0, 0), (0, 1), (1, 0), (1, 1)]},
 )
 
@@ -91,8 +90,7 @@ for _ in range(3):
     maps[f"pooled, {edges.shape[0]} × {edges.shape[1]}"] = edges
 visualize.feature_maps(
     maps,
-    alt="The feature map of upright edges, 96×96 numbers, and the same after one, two and three poolings, down to "
-    "12×12: the left sides of the triangle and of the disc stay bright, but coarser and coarser.",
+    alt=described(8, "after three poolings"),
 )
 
 # %% [markdown]
@@ -113,8 +111,7 @@ five = np.array([[1, 2, 5, 0, 9], [3, 4, 1, 2, 3], [7, 1, 0, 2, 4], [5, 5, 3, 1,
 down, up = (ops.max_pool2d(Tensor(five[None, None]), 2, ceil_mode=mode).data[0, 0] for mode in (False, True))
 visualize.matrices(
     {"x": five, "rounded down": down, "ceil mode": up},
-    alt="A 5×5 map; pooled with windows of 2×2, rounded down: 4 5 and 7 3; in ceil mode: 4 5 9, 7 3 6 and 8 7 1. The "
-    "last row and the last column, which only ceil mode sees, are outlined.",
+    alt=described(8, "ceil mode"),
     outline={
         "x": [(row, column) for row in range(5) for column in range(5) if 4 in (row, column)],
         "ceil mode": [(row, column) for row in range(3) for column in range(3) if 2 in (row, column)],
@@ -159,8 +156,7 @@ visualize.matrices(
         "frame of −∞": minus_infinity,
         "pooled ": pool_loops(minus_infinity, 3, 2),
     },
-    alt="The numbers −1 to −9 in a frame of zeros, pooled with windows of 3×3 and stride 2: four zeros. The same in a "
-    "frame of −∞: −1, −2, −4 and −5.",
+    alt=described(8, "a frame of zeros"),
 )
 
 # %% [markdown]
@@ -213,9 +209,7 @@ routed_columns[columns.argmax(axis=0), np.arange(4)] = g.ravel()
 routed = col2im(routed_columns[None], (4, 4), (2, 2), stride=2)[0, 0]
 visualize.matrices(
     {"x": x, "its windows as columns": columns, "dL/dy at the winners": routed_columns, "dL/dx": routed},
-    alt="The 4×4 map x with its four winners outlined; its four windows as columns, with the largest number of each "
-    "outlined; columns of zeros with 10, 20, 30 and 40 at the places of the winners; and dL/dx, the same four numbers "
-    "where the winners stand in x.",
+    alt=described(8, "windows as columns"),
     outline={
         "x": winners,
         "its windows as columns": list(zip(columns.argmax(axis=0), range(4), strict=True)),
@@ -236,7 +230,7 @@ S = np.zeros((4, 16))
 S[np.arange(4), [4 * row + column for row, column in winners]] = 1
 visualize.matrices(
     {"S": S},
-    alt="The matrix S with 4 rows and 16 columns: a single 1 in each row, in columns 5, 7, 13 and 11; all else is 0.",
+    alt=described(8, "selection matrix"),
 )
 
 # %%
@@ -264,8 +258,7 @@ visualize.matrices(
         "== max": 10.0 * (window == window.max()),
         "first only": 10.0 * (np.arange(4) == window.argmax()).reshape(2, 2),
     },
-    alt="A window of four zeros; with == max, the gradient 10 arrives at all four; with the first only, 10 at the "
-    "upper left and zeros elsewhere.",
+    alt=described(8, "equal numbers"),
 )
 
 # %% [markdown]
@@ -344,9 +337,7 @@ sees = (np.abs(results - result_before) > 1e-6)[:, 0].reshape(18, 18, 5, 5)
 visualize.feature_maps(
     {"seen by [2, 2]": sees[:, :, 2, 2], "by its neighbour [2, 3]": sees[:, :, 2, 3], "by [0, 0]": sees[:, :, 0, 0]},
     columns=3,
-    alt="Three pictures of 18×18 pixels in which the pixels that change a number of the last map are white: a square "
-    "of 10×10 pixels from row and column 4 on for the number [2, 2]; the same square two pixels further right for its "
-    "right neighbour; and the upper left corner for the number [0, 0].",
+    alt=described(8, "what three numbers see"),
 )
 
 # %% [markdown]
@@ -454,9 +445,7 @@ visualize.gallery(
     dict.fromkeys(shown, large),
     columns=3,
     windows=shown,
-    alt="A picture of 500×500 pixels, five times, with the square outlined that one number sees: a spot of a star for "
-    "pool2 (16 pixels), a piece of it for pool3 (44), much of it for pool4 (100), all of it for pool5 (212), and most "
-    "of the picture for fc6 (404).",
+    alt=described(8, "what the layers see"),
 )
 
 # %% [markdown]

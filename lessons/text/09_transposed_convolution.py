@@ -15,6 +15,7 @@ begin(9)
 # %%
 import numpy as np
 
+from course.describing import described
 from course.mine import col2im, conv2d, gradcheck, im2col
 from course.sliders import sliders
 from minifcn import nn, ops, visualize
@@ -27,8 +28,7 @@ coarse = mask.reshape(12, 8, 12, 8).mean(axis=(1, 3))  # (96, 96) -> (12, 12): t
 
 visualize.feature_maps(
     {"the picture": scene.image.mean(axis=2), "what we have": coarse, "what we want": mask},
-    alt="Three maps: a picture with a few objects in grey; a coarse map of 12 by 12 squares, bright where objects are; "
-    "and the mask, white on the objects and black elsewhere, with sharp edges.",
+    alt=described(9, "coarse map and mask"),
 )
 
 # %% [markdown]
@@ -72,8 +72,7 @@ visualize.matrices(
         "four numbers": [(0, 1)],
         "their stamps, added": [(row, column) for row in range(3) for column in range(2, 5)],
     },
-    alt="The matrix 1 2, 3 4, and a 5×5 matrix with the rows 1 1 3 2 2, the same again, 4 4 10 6 6, 3 3 7 4 4 and "
-    "the same again. Outlined are the 2 and the 3×3 numbers of the upper right corner, where its stamp lies.",
+    alt=described(9, "stamps"),
 )
 
 # %% [markdown]
@@ -186,8 +185,7 @@ C = ops.conv_matrix(kernel[None, None], (4, 4)).toarray()
 visualize.matrices(
     {"Cᵀ": C.T, "C": C, "column 1 of Cᵀ as a picture": C.T[:, 1].reshape(4, 4)},
     outline={"Cᵀ": [(row, 1) for row in range(16)]},
-    alt="Cᵀ with 16 rows and 4 columns, its column 1 outlined; C with 4 rows and 16 columns; and the outlined column "
-    "as a 4×4 picture: the kernel 1 to 9 in the upper right corner, zeros elsewhere.",
+    alt=described(9, "column of the transpose"),
 )
 
 # %%
@@ -336,8 +334,7 @@ back = conv_transpose2d(down, mean_kernel, stride=2, padding=1)
 visualize.feature_maps(
     {"x": grey[0, 0], "C x": down[0, 0], "Cᵀ C x": back[0, 0]},
     shared_scale=True,
-    alt="The picture x; C x, half as large and blurred; and Cᵀ C x, as large as x, but blurred, and only about a "
-    "quarter as bright.",
+    alt=described(9, "convolved and back"),
 )
 
 # %%
@@ -370,8 +367,7 @@ visualize.lines(
     | {"all four together": (pixels, stamps.sum(axis=1))},
     x_label="pixel of the output",
     y_label="height",
-    alt="Four tents, four pixels apart, each over eight pixels, with heights up to 0.875. Their sum is 1 from pixel "
-    "4 to pixel 15 and falls off on both sides of that.",
+    alt=described(9, "four tents"),
 )
 
 # %% [markdown]
@@ -407,8 +403,7 @@ show_solution("bilinear_kernel")
 # %%
 visualize.matrices(
     {f"bilinear_kernel({k})": bilinear_kernel(k) for k in (3, 4)},
-    alt="The kernel of 3: rows 0.25 0.5 0.25, 0.5 1 0.5, 0.25 0.5 0.25. The kernel of 4: the outer product of 0.25 "
-    "0.75 0.75 0.25 with itself, from 0.062 in the corners to 0.56 in the middle.",
+    alt=described(9, "two kernels"),
 )
 
 # %% [markdown]
@@ -430,8 +425,7 @@ visualize.lines(
     points={"the input": (4 * np.arange(6) + 1.5, np.arange(6))},
     x_label="pixel of the output",
     y_label="value",
-    alt="The enlarged ramp lies on the straight line from pixel 2 to pixel 21, through the six points of the input; "
-    "below pixel 2 it lies a little above the line, and after pixel 21 it falls.",
+    alt=described(9, "ramp"),
 )
 
 # %%
@@ -458,8 +452,7 @@ visualize.feature_maps(
         "the mask": mask,
     },
     columns=4,
-    alt="Each number repeated: blocks. Bilinear: soft blots without blocks. Where they are larger than one half: the "
-    "objects' rough outlines, rounded. The mask: sharp outlines with teeth and points, which the others lack.",
+    alt=described(9, "three enlargements"),
 )
 
 # %% [markdown]
@@ -492,8 +485,7 @@ visualize.matrices(
         "kernel 3, stride 2": enlarge_ones(np.ones((3, 3)), 2),
         "kernel 4, stride 2": enlarge_ones(np.ones((4, 4)), 2),
     },
-    alt="Kernel 3: inside, the counts alternate between 1, 2 and 4 from pixel to pixel. Kernel 4: inside, all counts "
-    "are 4; only the two outermost rows and columns have 2, and 1 in the corners.",
+    alt=described(9, "counts of two kernels"),
 )
 
 # %% [markdown]
@@ -523,8 +515,7 @@ kernels = {
 }
 visualize.matrices(
     {name: shares(kernel, 2) for name, kernel in kernels.items()},
-    alt="Five 2×2 matrices of sums. Ones of 3: 4 2, 2 1. Ones of 4: all 4. Bilinear of 3 and of 4: all 1. Random: four "
-    "different numbers.",
+    alt=described(9, "sums of kernels"),
 )
 
 # %%
@@ -535,8 +526,7 @@ visualize.feature_maps(
         if name != "ones, 4"
     },
     columns=4,
-    alt="The coarse map twice as large, by four kernels. Ones of 3: a grid of light and dark lines lies over the "
-    "objects. Bilinear of 3 and of 4: smooth. Random: a regular pattern of light and dark pixels.",
+    alt=described(9, "a grid in the picture"),
 )
 
 # %% [markdown]

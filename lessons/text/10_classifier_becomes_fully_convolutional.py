@@ -16,6 +16,7 @@ import time
 
 import numpy as np
 
+from course.describing import described
 from course.mine import conv2d, max_pool2d
 from minifcn import visualize
 from minifcn.data import Shapes
@@ -81,8 +82,7 @@ for number, (top, left) in enumerate(corners, start=1):
 visualize.gallery(
     {"a picture that the classifier has never seen": scene.image},
     windows={"a picture that the classifier has never seen": [(top, left, 36, 36) for top, left in corners]},
-    alt="A wide picture of 64 × 160 pixels with several coloured shapes on a cloudy ground. Four squares of 36 × 36 "
-    "pixels are outlined.",
+    alt=described(10, "four squares"),
 )
 
 # %%
@@ -155,9 +155,7 @@ def show_heat(logits):
         | {f"{shapes.classes[kind]}": chances[kind] for kind in kinds},
         columns=2,
         shared_scale=True,
-        alt="The middle of the picture in grey, and beside it the probability of each class that occurs there, 8 × 32 "
-        "numbers: the maps are bright where their objects lie, with a few wrong spots; that of the background is "
-        "bright around them.",
+        alt=described(10, "probabilities"),
     )
 
 
@@ -188,8 +186,7 @@ visualize.matrices(
         "the weights of one output": row_of_weights,
     },
     outline={"channel 1": [(0, 1)], "the maps as one row": [(0, 5)], "the weights of one output": [(0, 5)]},
-    alt="Two channels, 1 2 3 4 and 5 6 7 8; the same as one row, 1 to 8; and the row of weights 3 −1 0 2 1 4 −2 0. "
-    "Outlined are the 6 in channel 1, its place in the row, and the weight 4 there.",
+    alt=described(10, "reshaped weights"),
 )
 
 # %% [markdown]
@@ -219,7 +216,7 @@ show_solution("dense_to_conv")
 small_kernel = dense_to_conv(row_of_weights, 2, (2, 2))
 visualize.matrices(
     {"kernel, channel 0": small_kernel[0, 0], "kernel, channel 1": small_kernel[0, 1]},
-    alt="The kernel's two channels: 3 −1, 0 2 and 1 4, −2 0.",
+    alt=described(10, "the two channels of the kernel"),
 )
 
 # %% [markdown]
@@ -355,8 +352,7 @@ visualize.lines(
     {"patches against once": (sizes, [patches_against_once(LAYERS, int(size), 36, 4) for size in sizes])},
     x_label="height and width of the picture",
     y_label="times as many multiplications",
-    alt="A curve that begins at 1 for a picture of 36 pixels, and rises fast, then more and more slowly: 16 at 100 "
-    "pixels, 21 at 500.",
+    alt=described(10, "cost of one pass"),
 )
 
 # %%
@@ -422,9 +418,7 @@ sheet = visualize.prediction_sheet(
 )
 visualize.picture(
     sheet,
-    alt="The middle of the picture, its true mask, and the classifier's answers in squares of 4 × 4 pixels: the "
-    "objects are found, mostly with their right class, but their outlines are coarse and some places are wrong. "
-    "Beneath, a legend.",
+    alt=described(10, "mask in squares"),
 )
 
 # %%

@@ -17,6 +17,7 @@ from fractions import Fraction
 import numpy as np
 
 from course import checkpoints
+from course.describing import described
 from minifcn import Tensor, models, ops, visualize
 from minifcn.data import Shapes
 
@@ -55,9 +56,7 @@ sheet = visualize.prediction_sheet(
 )
 visualize.picture(
     sheet,
-    alt="Three pictures with their true masks and the masks of three networks. FCN-32s draws lumps where the objects "
-    "are, the ring with corners, gears without holes, stars without points; FCN-16s has holes and blunt points; FCN-8s "
-    "follows the outlines.",
+    alt=described(11, "three networks"),
 )
 
 # %% [markdown]
@@ -100,8 +99,7 @@ sheet = visualize.prediction_sheet(
 )
 visualize.picture(
     sheet,
-    alt="The same three pictures with masks made from their truth: from cells of 32 pixels come lumps, and no ring; "
-    "from cells of 16 rounded shapes and pieces of the ring; from cells of 8 nearly the truth.",
+    alt=described(11, "from coarse truth"),
 )
 
 # %% [markdown]
@@ -151,9 +149,7 @@ visualize.feature_maps(
         "score_pool3": score_pool3.data[0, kind],
     },
     columns=4,
-    alt="A picture in grey with a ring above a disc and a crescent, and three maps of scores for the class ring. The "
-    "6×6 numbers of score_fr are large around the ring, in its hole as well; of the 12×12 of score_pool4 those on the "
-    "ring; the 24×24 of score_pool3 draw it sharply, and the outlines of the disc and the crescent too.",
+    alt=described(11, "scores of three layers"),
 )
 
 # %% [markdown]
@@ -278,9 +274,7 @@ visualize.positions(
         "after upsampling": (8, 2, -0.5),
         "after the second": (18, 1, -2),
     },
-    alt="Six rows of boxes over an axis of image pixels. The image has 12 boxes from 0 to 11; pool1 has 9 boxes of "
-    "width 2 that begin left of it; pool2 5 of width 4; fc 3 of width 4 that begin further right; after upsampling 8 "
-    "boxes of width 2, the first under number 1 of pool1; the last map has 18 boxes, the image begins at its number 2.",
+    alt=described(11, "boxes of the layers"),
     outline={"after pool1": [1], "after upsampling": [0], "after the second": [2], "image": [0]},
 )
 
@@ -447,9 +441,7 @@ masks = {name: logits.data[0].argmax(axis=0) for name, logits in steps.items()}
 visualize.gallery(
     {"picture": sample.image, **{name: visualize.colorize(mask, data.palette) for name, mask in masks.items()}},
     columns=4,
-    alt="A picture with a ring, a disc and a crescent, and three masks. From score_fr alone the ring is a lump with a "
-    "small hole; with score_pool4 the hole is larger, and ring and crescent touch; with score_pool3 the ring is thin "
-    "and round.",
+    alt=described(11, "scores added up"),
 )
 
 # %% [markdown]

@@ -18,6 +18,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from course import checkpoints
+from course.describing import described
 from minifcn import metrics, training, visualize
 from minifcn.data import Shapes
 
@@ -47,8 +48,7 @@ sheet = visualize.prediction_sheet(
 )
 visualize.picture(
     sheet,
-    alt="A picture with a star, a cross and a gear, its true mask, a mask that is background everywhere, and a mask "
-    "with all three, a little below and to the right of their places.",
+    alt=described(12, "a mask and background"),
 )
 
 # %%
@@ -80,8 +80,7 @@ for truth, predicted in zip(small_labels.ravel(), small_prediction.ravel(), stri
         counts[truth, predicted] += 1
 visualize.matrices(
     {"truth": small_labels, "prediction": small_prediction, "confusion matrix": counts},
-    alt="A truth of 2×4 labels, the last of them 255, void; a prediction; and their confusion matrix: 2 1 0, 0 2 0, "
-    "1 0 1. Outlined is its diagonal.",
+    alt=described(12, "a confusion matrix"),
     outline={"confusion matrix": [(0, 0), (1, 1), (2, 2)]},
     shared_scale=False,
 )
@@ -145,8 +144,7 @@ predictions = predict(trained, [sample.image for sample in samples])
 confusion = confusion_matrix(predictions, labels, 9)
 visualize.picture(
     visualize.confusion_picture(confusion, data.classes),
-    alt="The confusion matrix of nine classes in per cent of each row. The diagonal is the largest entry of each row, "
-    "from 62.4 for ring to 97.5 for background. The largest beside it: 23.0 of ring were taken for crescent.",
+    alt=described(12, "nine classes"),
 )
 
 # %% [markdown]
@@ -255,8 +253,7 @@ visualize.lines(
     {name: (np.arange(10, 10 * len(loss) + 1, 10), loss) for name, loss in losses.items()},
     x_label="step",
     y_label="loss, mean of ten steps",
-    alt="Six curves of the loss over 120 steps. B, C, E and the healthy run fall together from about 1.15 to 0.25; A "
-    "falls from 1.75 to about 1.15 and stays there; D is a level line at 2.2.",
+    alt=described(12, "six runs"),
 )
 
 # %%
@@ -286,16 +283,13 @@ def show_masks(names, alt):
 
 show_masks(
     ("A", "B", "C"),
-    alt="Three pictures, their true masks, and the masks of the runs A, B and C. A is background everywhere. B and C "
-    "show the objects; in B thin lines of other colours run around them, and along the teeth of the combs.",
+    alt=described(12, "masks of A, B and C"),
 )
 
 # %%
 show_masks(
     ("D", "E", "healthy"),
-    alt="The same three pictures, and the masks of the runs D, E and the healthy one. D is background everywhere. E "
-    "and the healthy run show the objects; in E most of a crescent is green, the colour of triangles, and so is one of "
-    "three stars.",
+    alt=described(12, "masks of D, E and the healthy run"),
 )
 
 # %% [markdown]
@@ -422,8 +416,7 @@ visualize.lines(
     },
     x_label="step",
     y_label="loss",
-    alt="The loss of your FCN-8s: from 2.2 it falls to about 0.6 within ten steps, and then, up and down from picture "
-    "to picture, to about 0.3.",
+    alt=described(12, "loss of your FCN-8s"),
 )
 
 # %% [markdown]
@@ -440,9 +433,7 @@ sheet = visualize.prediction_sheet(
 )
 visualize.picture(
     sheet,
-    alt="Three pictures, their true masks, and the masks of your FCN-8s. Before the first step all is background. "
-    "After 10 steps the objects are there, nearly all of them as disc or ring; after 30 steps most have parts in the "
-    "right class; at the end most are right.",
+    alt=described(12, "masks of your FCN-8s"),
 )
 
 # %%
