@@ -12,7 +12,6 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
@@ -24,7 +23,7 @@ from threadpoolctl import ThreadpoolController
 from minifcn import gpu
 from minifcn.errors import DeviceError, MinifcnError, OutOfMemoryError, UsageError
 from minifcn.kernels import DeviceKernels, HostKernels
-from minifcn.threads import can_start_threads
+from minifcn.threads import Crew, can_start_threads
 
 Array = Any  # an array of some backend: numpy.ndarray or cupy.ndarray
 Item = TypeVar("Item")
@@ -163,9 +162,7 @@ class Backend:
         if self.workers == 1 or (large and len(items) == 1):
             return [function(item) for item in items]
         with _blas().limit(limits=1, user_api="blas"):
-            if len(items) == 1:
-                return [function(items[0])]
-            return list(_thread_pool(self.workers).map(function, items))
+            return _find_crew(self.workers).map(function, items)
 
 
 class _GpuBackend(Backend):
@@ -285,6 +282,7 @@ def choose_device(device: str) -> tuple[str, str]:
 _thread_count: int | None = None
 _budget_bytes = 64 * 2**20
 _lock = threading.Lock()
+_crew: Crew | None = None
 _scratch = threading.local()
 
 
@@ -293,9 +291,32 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-@functools.cache
-def _thread_pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="minifcn")
+def _find_crew(threads: int) -> Crew:
+    """The crew of so many threads; one of another number is dismissed."""
+    global _crew
+    with _lock:
+        if _crew is None or _crew.threads != threads:
+            _forget_crew()
+            _crew = Crew(threads)
+        return _crew
+
+
+def _forget_crew() -> None:
+    global _crew
+    if _crew is not None:
+        _crew.dismiss()
+    _crew = None
+
+
+def _after_fork() -> None:
+    """Threads do not live on in a child process: it makes its own, when it needs them."""
+    global _lock
+    _lock = threading.Lock()  # a thread of the parent may have held it
+    _forget_crew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def get_threads() -> int:

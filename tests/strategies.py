@@ -20,7 +20,7 @@ import minifcn.ops.geometry
 import minifcn.ops.shape
 from minifcn import Tensor, backend, ops
 from minifcn.backend import Backend, get_backend
-from minifcn.ops import blocks, winograd
+from minifcn.ops import blocks, rows_route, winograd
 
 # The same examples each time: a random test must not fail one day in a hundred in somebody else's pull request.
 random_cases = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -45,6 +45,7 @@ class Machine:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(blocks, "CACHE_BLOCK_BYTES", self.block_bytes)
             patch.setattr(blocks, "SMALLEST_SPLIT_BYTES", 0)
+            patch.setattr(rows_route, "BLOCK_BYTES", self.block_bytes)
             patch.setattr(winograd, "BLOCK_BYTES", self.block_bytes)
             patch.setattr(Backend, "block_bytes", self.block_bytes)
             patch.setattr(backend, "_thread_count", self.threads)

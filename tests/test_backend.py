@@ -1,7 +1,9 @@
 """The seam between mathematics and machine: devices, threads, and what is said when a device is not there."""
 
+import os
 import sys
 import threading
+import time
 import types
 
 import numpy as np
@@ -77,6 +79,43 @@ def test_an_exception_in_a_thread_reaches_the_caller(threads, count):
         get_backend("cpu").map(work, range(4))
     assert blas_threads() == before
     assert get_backend("cpu").map(str, range(3)) == ["0", "1", "2"]
+
+
+def test_nothing_to_do_is_done_at_once(threads):
+    """An empty batch, for which the caller waits forever: nobody finishes its last item."""
+    set_threads(2)
+    assert get_backend("cpu").map(str, []) == []
+
+
+def test_another_number_of_threads_ends_the_helpers_of_the_old_one(threads):
+    """A notebook that compares numbers of threads collects them all."""
+    for count in (3, 4, 2):
+        set_threads(count)
+        get_backend("cpu").map(str, range(8))
+    for _ in range(1000):  # each ends when it wakes up
+        helpers = [thread for thread in threading.enumerate() if thread.name.startswith("minifcn-")]
+        if len(helpers) == 1:
+            break
+        time.sleep(0.01)
+    assert len(helpers) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_child_process_makes_threads_of_its_own(threads):
+    """It has no thread but the one that forked, and would wait forever for the helpers of its parent."""
+    set_threads(2)
+    get_backend("cpu").map(str, range(2))
+    child = os.fork()
+    if child == 0:
+        started = threading.Barrier(2, timeout=10)
+        code = 1
+        try:
+            get_backend("cpu").map(lambda _: started.wait(), range(2))
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_blas_is_held_to_one_thread_for_each_worker_while_they_work(threads):

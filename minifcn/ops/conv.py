@@ -18,7 +18,7 @@ from minifcn.autograd.function import Context, Function
 from minifcn.autograd.tensor import Tensor
 from minifcn.backend import Array, Backend
 from minifcn.errors import ShapeError
-from minifcn.ops import im2col_route, sparse_route, winograd
+from minifcn.ops import im2col_route, rows_route, sparse_route, winograd
 from minifcn.ops.elementwise import pass_positive
 from minifcn.ops.geometry import ConvGeometry, Size
 from minifcn.ops.patches import check_images
@@ -41,6 +41,8 @@ def convolve(
     route = choose(backend, geometry, len(x), x.shape[1], len(weight), groups, x.dtype)
     if route in TILES:
         return winograd.convolve(backend, x, weight, bias, geometry, TILES[route], relu)
+    if route == "im2col-rows":
+        return rows_route.convolve(backend, x, weight, bias, geometry, relu)
     by = sparse_route if route == "sparse" else im2col_route
     return by.convolve(backend, x, weight, bias, geometry, groups, relu)
 
@@ -64,6 +66,8 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
     route = choose(backend, geometry, len(x), x.shape[1], grad.shape[1], groups, x.dtype)
     if route in TILES:
         return winograd.weight_gradient(backend, x, grad, geometry, TILES[route])
+    if route == "im2col-rows":
+        return rows_route.weight_gradient(backend, x, grad, geometry)
     by = sparse_route if route == "sparse" else im2col_route
     return by.weight_gradient(backend, x, grad, geometry, groups)
 

@@ -1,6 +1,7 @@
 """Ways to compute the same convolution, and which to take.
 
     "im2col"         columns of pixels and a matrix product, block by block (blocks.py); any geometry, exact
+    "im2col-rows"    the same, with one small product for each row of output (rows_route.py); stride 1, exact
     "winograd-4x4"   a quarter of the multiplications (winograd.py); 3×3, stride 1, float32; rounds to about 1e-5
     "winograd-2x2"   four ninths of them, and rounds to about 1e-6
     "sparse"         multiplication by the explicit sparse matrix (geometry.py): the definition, and the slowest
@@ -16,19 +17,19 @@ from typing import Any
 
 from minifcn.backend import Backend
 from minifcn.errors import UsageError
-from minifcn.ops import winograd
+from minifcn.ops import rows_route, winograd
 from minifcn.ops.geometry import ConvGeometry
 
-ROUTES = ("im2col", "winograd-4x4", "winograd-2x2", "sparse")
+ROUTES = ("im2col", "im2col-rows", "winograd-4x4", "winograd-2x2", "sparse")
 TILES = {"winograd-4x4": winograd.TILE_4, "winograd-2x2": winograd.TILE_2}
 
-# From how many output pixels on (of the whole batch) Winograd's way is faster, by the smaller number of channels, in or
-# out: below, its fixed costs outweigh what it saves. Both gradients follow the same numbers. Measured on one core of an
-# AMD EPYC (Zen 4) with OpenBLAS 0.3.31, by timing both maps on each route at each size.
-_FROM_PIXELS = (  # channels from, "winograd-2x2" from, "winograd-4x4" from
-    (64, 256, 1024),
-    (16, 2304, 2304),  # never 2×2
-    (1, 9216, 9216),
+# From how many output pixels on (of the whole batch) which way is fastest, by the smaller number of channels, in or
+# out: the last way for which there are enough, and im2col if there is none. Both gradients follow the same numbers.
+# Measured on an AMD EPYC (Zen 4) with OpenBLAS 0.3.31, by timing all three maps on each route at each size.
+_FROM_PIXELS: tuple[tuple[int, tuple[tuple[int, str], ...]], ...] = (  # channels from, (pixels from, route)
+    (64, ((256, "winograd-2x2"), (1024, "winograd-4x4"))),
+    (32, ((2304, "winograd-4x4"),)),
+    (1, ((1024, "im2col-rows"),)),
 )
 
 _forced: ContextVar[str | None] = ContextVar("forced", default=None)  # each thread has its own
@@ -38,8 +39,8 @@ _forced: ContextVar[str | None] = ContextVar("forced", default=None)  # each thr
 def conv_route(name: str) -> Iterator[None]:
     """Within this `with`, conv2d and its gradients go the way of this name, one of ROUTES, wherever it can be gone.
 
-    A convolution that Winograd's way does not fit (another kernel than 3×3, a stride, dilation or groups), or where it
-    would take more memory than the budget, goes by im2col all the same. Raises UsageError for another name.
+    A convolution that a way does not fit (a stride, dilation or groups; for Winograd's another kernel than 3×3, too),
+    or where it would take more memory than the budget, goes by im2col all the same. Raises UsageError for another name.
     """
     if name not in ROUTES:
         raise UsageError(f"conv_route: {name!r} is not one of {', '.join(ROUTES)}.")
@@ -64,9 +65,10 @@ def choose(
     )
     forced = _forced.get()
     if forced is not None:
-        return forced if forced not in TILES or fits else "im2col"
+        possible = {"im2col-rows": rows_route.fits(geometry, groups), **dict.fromkeys(TILES, fits)}
+        return forced if possible.get(forced, True) else "im2col"
     if not fits or dtype != "float32" or not backend.winograd:
         return "im2col"
     pixels, fewer = batch * geometry.positions, min(channels, out_channels)
-    from_2, from_4 = next((two, four) for fewest, two, four in _FROM_PIXELS if fewer >= fewest)
-    return "winograd-4x4" if pixels >= from_4 else "winograd-2x2" if pixels >= from_2 else "im2col"
+    ways = next(ways for fewest, ways in _FROM_PIXELS if fewer >= fewest)
+    return next((route for least, route in reversed(ways) if pixels >= least), "im2col")

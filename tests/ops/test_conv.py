@@ -255,6 +255,25 @@ def test_the_gradient_to_fc6s_weights_is_made_where_it_stays():
     assert peak < 1.6 * weight.data.nbytes
 
 
+@pytest.mark.cpu_only("the fake GPU cannot show numbers several times")
+@pytest.mark.parametrize(
+    ("size", "kernel", "padding"), [((90, 2), 3, (100, 1)), ((2, 130), 3, (1, 100)), ((3, 3), 7, 2), ((1, 1), 3, 1)]
+)
+def test_every_way_sees_zeros_in_a_wide_frame(size, kernel, padding):
+    """A block, or a column of the kernel, that meets nothing but padding: −15 as an end of a slice means another."""
+    x, weight = seeded(1, 2, *size), seeded(3, 2, kernel, kernel)
+    results = []
+    for route in ROUTES:
+        with Machine(block_bytes=1500).running(), ops.conv_route(route):
+            y = ops.conv2d(x, weight, padding=padding)
+            weight.grad = None
+            y.backward(y.data)
+        results.append((y.data, weight.grad))
+    for found in results[1:]:
+        assert_allclose(found[0], results[0][0], atol=1e-9)
+        assert_allclose(found[1], results[0][1], atol=1e-7)
+
+
 def test_an_empty_batch_goes_every_way():
     """Rows that cannot be stacked, sums of nothing, reshapes to -1."""
     for route in ROUTES:

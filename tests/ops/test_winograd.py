@@ -166,8 +166,10 @@ def chosen(batch=4, size=(64, 64), channels=64, out_channels=64, groups=1, dtype
         ({}, "winograd-4x4"),
         ({"batch": 1, "size": (24, 24)}, "winograd-2x2"),
         ({"batch": 1, "size": (12, 12)}, "im2col"),
-        ({"channels": 3}, "winograd-4x4"),
-        ({"channels": 3, "batch": 1}, "im2col"),
+        ({"channels": 32}, "winograd-4x4"),
+        ({"channels": 32, "batch": 1, "size": (24, 24)}, "im2col"),
+        ({"channels": 31}, "im2col-rows"),
+        ({"channels": 3, "batch": 1, "size": (24, 24)}, "im2col"),
         ({"dtype": np.float64}, "im2col"),
         ({"stride": 2}, "im2col"),
         ({"dilation": 2}, "im2col"),
@@ -198,7 +200,7 @@ def test_a_forced_route_ends_with_its_block():
 
 def test_an_unknown_route_is_refused_with_the_known_ones():
     """A slip of the pen would compare a route with itself."""
-    with pytest.raises(UsageError, match=r"'winograd' is not one of im2col, winograd-4x4, winograd-2x2, sparse"):
+    with pytest.raises(UsageError, match=r"'winograd' is not one of im2col, im2col-rows, winograd-4x4"):
         conv_route("winograd").__enter__()
 
 

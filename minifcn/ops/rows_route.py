@@ -1,0 +1,106 @@
+"""Convolution as im2col and one small matrix product for each row of output: the route of narrow layers.
+
+The columns of a block are laid out row by row, Z (input rows, C·kw, Wo), each row with the kw horizontal neighbours of
+its pixels. The kh rows that an output row r sees then lie one after the other in memory, and are its whole patches, a
+matrix (kh·C·kw, Wo) that nobody has to copy. It overlaps with the next row's, so that all of them are one strided view:
+
+    convolve          Y_r = W · Z_r                       one call of matmul for the block, written to where y lies
+    weight_gradient   dW = Σ_r Z_r · D_rᵀ   (transposed)  the same, and a sum over r
+
+Beside im2col_route.py, which sums kh products over long rows, no sum passes through memory; and OpenBLAS computes a
+product of less than a million multiplications as it stands, without copying its sides to an order of its own, which
+for 16 filters takes as long as the product. For larger products that copy pays, and there this route loses.
+"""
+
+import itertools
+
+from minifcn.backend import Array, Backend
+from minifcn.ops.blocks import Block, share_out
+from minifcn.ops.geometry import ConvGeometry
+
+BLOCK_BYTES = 2 * 2**20  # of columns in one block
+
+
+def fits(geometry: ConvGeometry, groups: int) -> bool:
+    """Whether a convolution can go this way: stride 1, no dilation, no groups."""
+    return geometry.stride == geometry.dilation == (1, 1) and groups == 1
+
+
+def convolve(
+    backend: Backend, x: Array, weight: Array, bias: Array | None, geometry: ConvGeometry, relu: bool = False
+) -> Array:
+    """y_o = Σ_c w_oc ⋆ x_c + b_o:  x (N, C, H, W), weight (O, C, kh, kw), bias (O,) -> y (N, O, Ho, Wo).
+
+    relu: max(y, 0) in its place.
+    """
+    xp = backend.xp
+    y = xp.empty((len(x), len(weight), *geometry.output_size), x.dtype)
+    matrix = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)  # (O, C, kh, kw) -> (O, kh·kw·C)
+
+    def compute(blocks: list[Block]) -> None:
+        for block in blocks:
+            target = y[block.images.start, :, block.rows].swapaxes(0, 1)  # (rows, O, Wo)
+            xp.matmul(matrix, _patches(backend, x, geometry, block), out=target)
+            if bias is not None:
+                target += bias[:, None]
+            if relu:
+                xp.maximum(target, 0, out=target)
+
+    backend.map(compute, share_out(backend, _split(backend, x, geometry)))
+    return y
+
+
+def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeometry) -> Array:
+    """dL/dw from g = dL/dy:  x (N, C, H, W), g (N, O, Ho, Wo) -> (O, C, kh, kw). Each worker has a sum of its own."""
+    xp, channels, out_channels = backend.xp, x.shape[1], grad.shape[1]
+    taps = geometry.taps * channels
+
+    def compute(blocks: list[Block]) -> Array:
+        total = xp.zeros((taps, out_channels), x.dtype)
+        for block in blocks:
+            products = backend.scratch("product", (block.row_count, taps, out_channels), x.dtype)
+            grads = grad[block.images.start, :, block.rows].transpose(1, 2, 0)  # (rows, Wo, O)
+            xp.matmul(_patches(backend, x, geometry, block), grads, out=products)
+            total += products.sum(axis=0)
+        return total
+
+    blocks = _split(backend, x, geometry, products=taps * out_channels)
+    total = sum(backend.map(compute, share_out(backend, blocks)), start=xp.zeros((taps, out_channels), x.dtype))
+    total = total.reshape(*geometry.kernel_size, channels, out_channels)
+    return xp.ascontiguousarray(total.transpose(3, 2, 0, 1))  # (kh, kw, C, O) -> (O, C, kh, kw)
+
+
+def _patches(backend: Backend, x: Array, geometry: ConvGeometry, block: Block) -> Array:
+    """The patches of each row of a block, a strided view of its columns: (rows, kh·kw·C, Wo)."""
+    (kernel_h, kernel_w), channels, width = geometry.kernel_size, x.shape[1], geometry.output_size[1]
+    columns = backend.scratch("columns", (block.row_count + kernel_h - 1, kernel_w, channels, width), x.dtype)
+    top = block.rows.start - geometry.padding[0]  # the row of the image that the first one shows; or of the padding
+    first, last = _inside(geometry.input_size[0], len(columns), top)
+    pixels = x[block.images.start, :, first + top : last + top].swapaxes(0, 1)  # (h, C, W)
+    columns[:first] = columns[last:] = 0
+    for j in range(kernel_w):
+        shift = j - geometry.padding[1]
+        left, right = _inside(geometry.input_size[1], width, shift)
+        place = columns[first:last, j]  # (h, C, Wo)
+        place[..., left:right] = pixels[..., left + shift : right + shift]
+        place[..., :left] = place[..., right:] = 0
+    shape = (block.row_count, kernel_h * kernel_w * channels, width)
+    return backend.strided_view(columns, shape, (columns.strides[0], *columns.strides[2:]))
+
+
+def _inside(size: int, count: int, shift: int) -> tuple[int, int]:
+    """Of the places 0 … count − 1, which show pixel `place + shift`, those that lie inside an image of this size."""
+    start = min(max(0, -shift), count)
+    return start, max(start, min(count, size - shift))
+
+
+def _split(backend: Backend, x: Array, geometry: ConvGeometry, products: int = 0) -> list[Block]:
+    """Each image in blocks of about equally many rows: so many as have BLOCK_BYTES of columns, and as many `products`,
+    numbers for each row, as the budget allows.
+    """
+    height, width = geometry.output_size
+    columns = geometry.kernel_size[1] * x.shape[1] * width
+    most = min(BLOCK_BYTES // columns, backend.budget_bytes // max(columns, products)) // x.itemsize
+    count = -(-height // max(1, most))
+    bounds = [height * block // count for block in range(count + 1)]
+    return [Block(slice(n, n + 1), slice(a, b)) for n in range(len(x)) for a, b in itertools.pairwise(bounds)]
