@@ -47,6 +47,7 @@ class Machine:
             patch.setattr(blocks, "SMALLEST_SPLIT_BYTES", 0)
             patch.setattr(winograd, "BLOCK_BYTES", self.block_bytes)
             patch.setattr(Backend, "block_bytes", self.block_bytes)
+            patch.setattr(backend._GpuBackend, "block_bytes", self.block_bytes)
             patch.setattr(backend, "_thread_count", self.threads)
             yield
 
