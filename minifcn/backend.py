@@ -22,12 +22,13 @@ from threadpoolctl import ThreadpoolController
 
 from minifcn import gpu
 from minifcn.errors import DeviceError, MinifcnError, OutOfMemoryError, UsageError
-from minifcn.kernels import DeviceKernels, HostKernels
+from minifcn.kernels import DeviceKernels
 from minifcn.threads import Crew, can_start_threads
 
 Array = Any  # an array of some backend: numpy.ndarray or cupy.ndarray
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Computation = TypeVar("Computation", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +55,9 @@ class Backend:
         """Wait until everything asked of this device is done (for timing); the CPU is never behind."""
 
     @functools.cached_property
-    def kernels(self) -> HostKernels:
-        """What `xp` cannot say well: im2col and its adjoint, pooling, and what is fused into one pass."""
-        return HostKernels(self.xp)
+    def kernels(self) -> DeviceKernels | None:
+        """What takes the place of functions marked `@with_kernel`: nothing on the CPU."""
+        return None
 
     def describe(self) -> dict[str, Any]:
         """What a report has to say of the device; see gpu.describe for that of a GPU."""
@@ -143,12 +144,17 @@ class Backend:
     @property
     def budget_bytes(self) -> int:
         """The most that one temporary array of an operation may take, for each worker; see `set_budget`."""
-        return _budget_bytes
+        return _budget_bytes or 64 * 2**20
 
     @property
     def winograd(self) -> bool:
         """Whether convolutions gain from Winograd's fewer multiplications here."""
         return True
+
+    @property
+    def whole_patches(self) -> bool:
+        """Whether one large product of whole patches is always better here than several of what patches share."""
+        return False
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item], *, large: bool = False) -> list[Result]:
         """`[function(item) for item in items]`, spread over the CPU's threads; results in the order of the items.
@@ -169,7 +175,7 @@ class _GpuBackend(Backend):
     """CuPy in NumPy's place."""
 
     @functools.cached_property
-    def kernels(self) -> HostKernels:
+    def kernels(self) -> DeviceKernels | None:
         return DeviceKernels(self.xp)
 
     def asarray(self, array: Any, dtype: Any = None) -> Array:
@@ -218,7 +224,9 @@ class _GpuBackend(Backend):
         return None  # finding out would wait for the device
 
     def sparse_times_rows(self, matrix: Any, rows: Array) -> Array:
-        return self.kernels.csr_times_rows(matrix, rows)  # cuSPARSE's own may differ from run to run
+        if self.kernels is None:
+            return super().sparse_times_rows(matrix, rows)
+        return self.kernels.sparse_times_rows(matrix, rows)  # cuSPARSE's own may differ from run to run
 
     def sum_by_label(self, values: Array, labels: Array, count: int) -> Array:
         # Label by label: bincount adds by atomics, in another order each time.
@@ -234,11 +242,35 @@ class _GpuBackend(Backend):
         return False  # not measured on a GPU; batched products take no part in its TF32
 
     @property
+    def whole_patches(self) -> bool:
+        return True
+
+    @property
     def block_bytes(self) -> int:
         return 2**62  # everything at once: each block would cost the start of a kernel
 
+    @property
+    def budget_bytes(self) -> int:
+        return _budget_bytes or 2**30
+
     def map(self, function: Callable[[Item], Result], items: Iterable[Item], *, large: bool = False) -> list[Result]:
         return [function(item) for item in items]
+
+
+def with_kernel(function: Computation) -> Computation:
+    """Marks a function of a backend and arrays that a device may have as a kernel of its own, launched in its place.
+
+    The function says what is computed, in array expressions that run on every device; the kernel is a method of its
+    name in `backend.kernels` (kernels/device.py), with the same arguments but the backend.
+    """
+
+    @functools.wraps(function)
+    def compute(backend: Backend, *arguments: Any, **options: Any) -> Any:
+        if backend.kernels is None:
+            return function(backend, *arguments, **options)
+        return getattr(backend.kernels, function.__name__)(*arguments, **options)
+
+    return compute  # type: ignore[return-value]
 
 
 def get_backend(device: str = "cpu") -> Backend:
@@ -280,7 +312,7 @@ def choose_device(device: str) -> tuple[str, str]:
 
 
 _thread_count: int | None = None
-_budget_bytes = 64 * 2**20
+_budget_bytes: int | None = None
 _lock = threading.Lock()
 _crew: Crew | None = None
 _scratch = threading.local()
@@ -346,7 +378,8 @@ def keep_freed_memory() -> None:
 
 
 def set_budget(bytes_per_worker: int) -> None:
-    """The most that one temporary array of an operation may take, for each worker: 64 MiB until this says otherwise.
+    """The most that one temporary array of an operation may take, for each worker: until this says otherwise, 64 MiB,
+    and 1 GiB on a GPU, which has one worker, and whose products are to be large.
 
     A convolution is cut into so many blocks that their columns keep to it; but one row of output pixels, or one image
     of a transposed convolution, is the least that a block has. Raises UsageError below 1 MiB.

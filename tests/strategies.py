@@ -48,6 +48,7 @@ class Machine:
             patch.setattr(rows_route, "BLOCK_BYTES", self.block_bytes)
             patch.setattr(winograd, "BLOCK_BYTES", self.block_bytes)
             patch.setattr(Backend, "block_bytes", self.block_bytes)
+            patch.setattr(backend._GpuBackend, "block_bytes", self.block_bytes)
             patch.setattr(backend, "_thread_count", self.threads)
             yield
 

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import pickle
 import types
+from collections import Counter
 from pathlib import Path
 
 import devices
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 from devices import assert_allclose, assert_array_equal
-from fake_cupy import derive
+from fake_cupy import cuda_on_cpu, derive
 from fake_cupy.array import FACTS
 from numpy.testing import assert_array_equal as assert_host_array_equal
 from safetensors.numpy import load_file
@@ -26,7 +27,9 @@ import minifcn
 from minifcn import Tensor, evaluate, models, ops, predict
 from minifcn.autograd.function import Function
 from minifcn.errors import DeviceError
-from minifcn.training import SGD, loop, segmentation_loss
+from minifcn.kernels import KERNELS
+from minifcn.training import SGD, Adam, loop, segmentation_loss
+from minifcn.training.losses import LOSSES
 
 PACKAGE = Path(minifcn.__file__).parent
 
@@ -256,20 +259,81 @@ def test_matrix_products_of_a_network_are_two_dimensional(fake):
     assert max(fake_cupy.card.products) == 2
 
 
-def test_a_step_hardly_waits_for_the_device(fake):
+def training_step(network, optimizer, loss, size=(2, 3, 40, 33)):
+    """A function that does one step, with the one number that a run waits for."""
+    images = np.random.default_rng(0).standard_normal(size).astype(np.float32)
+    labels = np.random.default_rng(1).integers(0, 3, (size[0], *size[2:])).astype(np.uint8)
+
+    def step():
+        optimizer.zero_grad()
+        value = loss(network(Tensor(images, device="gpu")), labels, np.random.default_rng(0))
+        value.item()
+        value.backward()
+        optimizer.step()
+
+    return step
+
+
+NETWORKS = {
+    "FCN-8s": lambda: models.FCN8s(3, width=2, fc_width=4, geometry="same"),
+    "FCN-8s with dropout, on small maps": lambda: models.FCN32s(3, width=1, fc_width=4, dropout=0.5),
+    "FCN-Basic, with batch normalisation": lambda: models.FCNBasic(3, width=4),
+}
+
+
+@pytest.mark.parametrize("optimizer", [SGD, Adam])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_step_waits_for_the_device_once(fake, network, loss, optimizer):
     """The host stands still until the device has done everything so far: once a step, for the loss."""
-    network = models.FCN8s(3, width=2, fc_width=4, geometry="same").to("gpu")
-    optimizer = SGD(network.parameters(), lr=0.1)
-    images = Tensor(np.ones((2, 3, 40, 33), np.float32), device="gpu")
-    labels, loss = np.zeros((2, 40, 33), np.uint8), segmentation_loss()
-    loss(network(images), labels, np.random.default_rng(0)).backward()  # the first builds the sparse matrices
-    optimizer.step()
+    network = NETWORKS[network]().to("gpu").train()
+    weights = None if loss == "dice" else np.array([1.0, 2.0, 3.0])
+    step = training_step(network, optimizer(network.parameters(), lr=0.1), segmentation_loss(loss, "mean", weights))
+    step()  # the first builds the sparse matrices
     before = fake_cupy.card.synchronizations
-    value = loss(network(images), labels, np.random.default_rng(0))
-    value.item()
-    value.backward()
-    optimizer.step()
+    step()
     assert fake_cupy.card.synchronizations - before == 1
+
+
+@pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler: the fake device has no kernels here")
+def test_a_step_launches_the_kernels(fake):
+    """Array expressions in their place, several times slower on a GPU."""
+    network = models.FCN8s(3, width=2, fc_width=4, geometry="same").to("gpu")
+    step = training_step(network, SGD(network.parameters(), lr=0.1, momentum=0.9), segmentation_loss())
+    step()
+    fake_cupy.card.launches.clear()
+    step()
+    launched = Counter(fake_cupy.card.launches)
+    assert set(KERNELS) - set(launched) <= {"adam_step", "sparse_times_rows"}
+    assert launched["max_pool"] == launched["max_pool_gradient"] == 5
+    assert launched["pass_positive"] == 15  # after each convolution but the three that score
+    assert launched["cross_entropy"] == launched["cross_entropy_gradient"] == 1
+    assert launched["sgd_step"] == len(list(network.parameters())) - 1  # upscore8 is fixed
+
+
+def test_each_map_of_a_convolution_is_one_product(fake):
+    """One for each row of the kernel, each image, or each block that fits a processor's cache: too small for a GPU."""
+    x = Tensor(np.ones((2, 16, 160, 150), np.float32), device="gpu", requires_grad=True)
+    weight = Tensor(np.ones((8, 16, 3, 3), np.float32), device="gpu", requires_grad=True)
+    fake_cupy.card.products.clear()
+    ops.conv2d(x, weight, padding=1).sum().backward()
+    assert fake_cupy.card.products == [2, 2, 2]  # y, and the gradients to x and weight
+
+
+def test_the_memory_of_a_convolution_keeps_to_the_budget(fake, monkeypatch):
+    """All columns at once: 9 times the input; or those of two bands, the last and the next, at a time."""
+    monkeypatch.setattr(minifcn.backend, "_budget_bytes", 2**20)
+    x = Tensor(np.ones((2, 8, 150, 150), np.float32), device="gpu", requires_grad=True)
+    weight = Tensor(np.ones((8, 8, 3, 3), np.float32), device="gpu", requires_grad=True)
+    before = fake_cupy.card.used_bytes
+    fake_cupy.card.peak_bytes = 0
+    y = ops.conv2d(x, weight, padding=1)
+    assert fake_cupy.card.peak_bytes - before < y.data.nbytes + 1.5 * 2**20
+    assert 9 * x.data.nbytes > 10 * 2**20
+    grad = fake.asarray(np.ones(y.shape, np.float32))
+    before, fake_cupy.card.peak_bytes = fake_cupy.card.used_bytes, 0
+    y.backward(grad)
+    assert fake_cupy.card.peak_bytes - before < 2 * x.data.nbytes + 2 * 2**20  # the gradient, and its copy in `.grad`
 
 
 @pytest.mark.parametrize("loss", ["cross-entropy", "dice"])

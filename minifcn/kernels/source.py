@@ -1,8 +1,8 @@
 """The kernels in CUDA C, one thread for each element of the result, none of which adds with atomics.
 
 Each result is gathered by the thread that owns it, in one fixed order, so that equal inputs give equal bits: col2im and
-the backward pass of pooling look up who contributes to a pixel, in place of scattering to it. `twins.py` says the same
-in NumPy, under the same names, with the same arguments in the same order.
+the backward pass of pooling look up who contributes to a pixel, in place of scattering to it. None uses shared memory
+or waits for other threads. What each computes is said in NumPy by the function of its name (see device.py).
 
 REAL is float or double, PLACE the type of a place in a pooling window, INDEX that of a sparse matrix's indices. They
 are replaced in the text. Every kernel ends with `long long count`, the number of elements, and runs over them in a
@@ -29,8 +29,8 @@ GEOMETRY = (
 BAND = "int first_row, int rows"  # of the output rows, those that are computed
 
 KERNELS = {
-    "im2col": Kernel(
-        # x (N, C, H, W) -> columns (C, kh·kw, rows, N, Wo), the layout of ops/blocks.py
+    "gather_columns": Kernel(
+        # im2col: x (N, C, H, W) -> columns (C, kh·kw, rows, N, Wo), the layout of ops/blocks.py
         f"const REAL* x, REAL* columns, {GEOMETRY}, {BAND}",
         """
         long long rest = i;
@@ -45,8 +45,8 @@ KERNELS = {
         columns[i] = inside ? x[(((long long)n * channels + c) * height + row) * width + column] : (REAL)0;
         """,
     ),
-    "col2im": Kernel(
-        # columns (C, kh·kw, rows, N, Wo) added to x (N, C, H, W)
+    "scatter_columns": Kernel(
+        # col2im: columns (C, kh·kw, rows, N, Wo) added to x (N, C, H, W)
         f"const REAL* columns, REAL* x, {GEOMETRY}, {BAND}",
         """
         long long rest = i;
@@ -93,7 +93,7 @@ KERNELS = {
         winners[i] = winner;
         """,
     ),
-    "max_pool_backward": Kernel(
+    "max_pool_gradient": Kernel(
         # grad and winners (N, C, Ho, Wo) -> grad_x (N, C, H, W)
         f"const REAL* grad, const PLACE* winners, REAL* grad_x, {GEOMETRY}",
         """
@@ -115,54 +115,61 @@ KERNELS = {
         grad_x[i] = sum;
         """,
     ),
-    "bias_relu": Kernel(
-        # x (N, C, positions) -> y = max(x + bias, 0); y may be x. A NaN stays.
-        "const REAL* x, const REAL* bias, REAL* y, int channels, long long positions",
+    "write_product": Kernel(
+        # product (O, rows, N, Wo) -> some rows of y (N, O, Ho, Wo), plus bias (O,) if any; max(y, 0) if relu. NaN stays
+        "const REAL* product, const REAL* bias, REAL* y, int has_bias, int relu, int channels, int batch, "
+        f"int out_height, int out_width, {BAND}",
         """
-        const REAL sum = x[i] + bias[i / positions % channels];
-        y[i] = sum > 0 || sum != sum ? sum : (REAL)0;
+        long long rest = i;
+        const int b = rest % out_width; rest /= out_width;
+        const int n = rest % batch;     rest /= batch;
+        const int a = rest % rows;
+        const int o = rest / rows;
+        REAL value = product[i];
+        if (has_bias) value += bias[o];
+        if (relu) value = value > 0 || value != value ? value : (REAL)0;
+        y[(((long long)n * channels + o) * out_height + first_row + a) * out_width + b] = value;
         """,
     ),
-    "relu_backward": Kernel(
+    "pass_positive": Kernel(
         # grad where y > 0, else 0
         "const REAL* grad, const REAL* y, REAL* grad_x",
         """
         grad_x[i] = y[i] > 0 ? grad[i] : (REAL)0;
         """,
     ),
-    "softmax_cross_entropy": Kernel(
-        # logits (N, C, positions), labels and weight (N, positions) -> loss (N, positions), and the probabilities, as
-        # the logits. An element is a pixel.
-        "const REAL* logits, const long long* labels, const REAL* weight, REAL* loss, REAL* probabilities, "
+    "cross_entropy": Kernel(
+        # logits (N, C, positions), labels and weight (N, positions) -> loss, max z and Σ e^(z - max z), all
+        # (N, positions). An element is a pixel.
+        "const REAL* logits, const long long* labels, const REAL* weight, REAL* loss, REAL* largest, REAL* sums, "
         "int classes, long long positions",
         """
-        const long long start = i / positions * classes * positions + i % positions;
-        REAL largest = logits[start];
+        const REAL* z = logits + i / positions * classes * positions + i % positions;
+        REAL most = z[0];
         for (int c = 1; c < classes; ++c) {
-            const REAL value = logits[start + c * positions];
-            if (value > largest || value != value) largest = value;
+            const REAL value = z[c * positions];
+            if (value > most || value != value) most = value;
         }
         REAL sum = 0;
-        for (int c = 0; c < classes; ++c) sum += exp(logits[start + c * positions] - largest);
-        for (int c = 0; c < classes; ++c) {
-            probabilities[start + c * positions] = exp(logits[start + c * positions] - largest) / sum;
-        }
-        loss[i] = weight[i] * (log(sum) - (logits[start + labels[i] * positions] - largest));
+        for (int c = 0; c < classes; ++c) sum += exp(z[c * positions] - most);
+        largest[i] = most;
+        sums[i] = sum;
+        loss[i] = weight[i] * (log(sum) - (z[labels[i] * positions] - most));
         """,
     ),
-    "softmax_cross_entropy_backward": Kernel(
-        # grad_logits = (p - [c = label]) · grad · weight. grad has an element for each pixel, or one in all
-        # (grad_stride 0).
-        "const REAL* probabilities, const long long* labels, const REAL* weight, const REAL* grad, int grad_stride, "
-        "REAL* grad_logits, int classes, long long positions",
+    "cross_entropy_gradient": Kernel(
+        # grad_logits = (p - [c = label]) · grad · weight, with p = e^(z - max z) / Σ. grad has an element for each
+        # pixel, or one in all (grad_stride 0).
+        "const REAL* logits, const REAL* largest, const REAL* sums, const long long* labels, const REAL* weight, "
+        "const REAL* grad, int grad_stride, REAL* grad_logits, int classes, long long positions",
         """
         const int c = i / positions % classes;
         const long long pixel = i / positions / classes * positions + i % positions;
-        const REAL difference = probabilities[i] - (labels[pixel] == c ? (REAL)1 : (REAL)0);
-        grad_logits[i] = difference * grad[pixel * grad_stride] * weight[pixel];
+        const REAL p = exp(logits[i] - largest[pixel]) / sums[pixel];
+        grad_logits[i] = (p - (labels[pixel] == c ? (REAL)1 : (REAL)0)) * grad[pixel * grad_stride] * weight[pixel];
         """,
     ),
-    "sgd": Kernel(
+    "sgd_step": Kernel(
         # v <- momentum v + (g + decay p);  p <- p - lr v
         "REAL* parameter, REAL* velocity, const REAL* grad, REAL lr, REAL momentum, REAL decay",
         """
@@ -171,7 +178,7 @@ KERNELS = {
         parameter[i] -= lr * v;
         """,
     ),
-    "adam": Kernel(
+    "adam_step": Kernel(
         # g' = g + decay p;  m <- beta1 m + (1 - beta1) g';  v <- beta2 v + (1 - beta2) g'²;
         # p <- p - lr m / (√v / correction + eps), the lr being divided by 1 - beta1ᵗ, and correction √(1 - beta2ᵗ)
         "REAL* parameter, REAL* mean, REAL* square, const REAL* grad, REAL lr, REAL beta1, REAL beta2, "
@@ -185,7 +192,7 @@ KERNELS = {
         parameter[i] -= lr * m / (sqrt(v) / correction + eps);
         """,
     ),
-    "csr_times_rows": Kernel(
+    "sparse_times_rows": Kernel(
         # A sparse matrix (M, K) in CSR form, and dense rows (R, K) -> products (R, M)
         "const REAL* data, const INDEX* indices, const INDEX* pointers, const REAL* rows, REAL* products, "
         "long long height, long long width",

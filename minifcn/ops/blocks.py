@@ -8,7 +8,8 @@ down, so a convolution is a sum of kh products, one for each row of the kernel, 
     Y = Σ_i W_i · Z_i,   Z_i = Z[:, rows i·dilation …],   Z: (C·kw, input rows of the block, images, Wo)
 
 With the rows outermost and the images next, Z_i is a plain matrix without another copy. Where the weights are larger
-than the columns (fc6), cutting W into W_i would cost more than it saves, and the columns hold whole patches (kh·kw).
+than the columns (fc6), cutting W into W_i would cost more than it saves, and the columns hold whole patches (kh·kw). So
+they do on a GPU, which wants one product, as large as the memory allows, more than it minds the copying.
 """
 
 import functools
@@ -17,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minifcn.backend import Array, Backend
+from minifcn.backend import Array, Backend, with_kernel
 from minifcn.ops.geometry import ConvGeometry
 
 # Bytes of columns in one block: few enough to stay in the cache while the products read them; but at least as many as
@@ -39,8 +40,10 @@ class Block:
         return self.rows.stop - self.rows.start
 
 
-def has_whole_patches(geometry: ConvGeometry, batch: int, out_channels: int) -> bool:
+def has_whole_patches(backend: Backend, geometry: ConvGeometry, batch: int, out_channels: int) -> bool:
     """Whether columns hold whole patches: no rows to share, or fewer positions than filters, as in fc6."""
+    if backend.whole_patches:
+        return True
     return geometry.kernel_size[0] == 1 or geometry.stride[0] != 1 or batch * geometry.positions < out_channels
 
 
@@ -51,7 +54,7 @@ def split_into_blocks(
     out_h, out_w = geometry.output_size
     row_bytes = channels * (geometry.taps if whole else geometry.kernel_size[1]) * out_w * itemsize
     total = batch * out_h * row_bytes
-    limit = min(max(CACHE_BLOCK_BYTES, weight_bytes), backend.budget_bytes)
+    limit = min(max(CACHE_BLOCK_BYTES, weight_bytes, backend.block_bytes), backend.budget_bytes)
     if total > SMALLEST_SPLIT_BYTES:
         limit = min(limit, -(-total // backend.workers))  # a block for each worker at least
     rows = max(1, limit // row_bytes)
@@ -101,6 +104,7 @@ def _slab(geometry: ConvGeometry, first: int, last: int) -> _Slab:
     return _Slab((size[0], size[1]), (inside[0], inside[1]), (source[0], source[1]))
 
 
+@with_kernel
 def gather_columns(backend: Backend, x: Array, geometry: ConvGeometry, block: Block, whole: bool) -> Array:
     """The columns of one block: x (N, C, H, W) -> (C, kw, h, n, Wo), h being the input rows that the block sees; or,
     with whole patches, (C, kh·kw, rows, n, Wo).
@@ -135,6 +139,7 @@ def kernel_row(columns: Array, geometry: ConvGeometry, block: Block, row: int, g
     return part.reshape(groups, part.shape[0] // groups * part.shape[1], -1)
 
 
+@with_kernel
 def scatter_columns(backend: Backend, columns: Array, grad_x: Array, geometry: ConvGeometry, block: Block) -> None:
     """The adjoint of gathering whole patches, col2im of one block: *add* each column to the pixels it was copied from.
 

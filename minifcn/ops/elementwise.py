@@ -10,7 +10,7 @@ import numpy as np
 
 from minifcn.autograd.function import Context, Function
 from minifcn.autograd.tensor import Tensor
-from minifcn.backend import Array, Backend
+from minifcn.backend import Array, Backend, with_kernel
 from minifcn.errors import ShapeError
 
 
@@ -184,6 +184,7 @@ class ReLU(Function):
         return pass_positive(ctx.backend, grad, y)
 
 
+@with_kernel
 def pass_positive(backend: Backend, grad: Array, y: Array) -> Array:
     """g where y > 0, else 0: the gradient through a ReLU whose output is y. Block by block, on all threads."""
     result = backend.xp.empty(grad.shape, grad.dtype)

@@ -12,7 +12,7 @@ of the layer. A 1×1 kernel needs no columns: the image itself is the matrix.
 
 import math
 
-from minifcn.backend import Array, Backend
+from minifcn.backend import Array, Backend, with_kernel
 from minifcn.ops.blocks import (
     CACHE_BLOCK_BYTES,
     Block,
@@ -39,7 +39,7 @@ def convolve(
 
     relu: max(y, 0) in its place.
     """
-    out_channels, whole = len(weight), has_whole_patches(geometry, len(x), len(weight))
+    out_channels, whole = len(weight), has_whole_patches(backend, geometry, len(x), len(weight))
     y = backend.xp.empty((len(x), out_channels, *geometry.output_size), x.dtype)
     matrices = _kernel_matrices(backend, weight, groups, whole)
 
@@ -49,18 +49,27 @@ def convolve(
             product = _product(backend, "product", matrices[0], kernel_row(columns, geometry, block, 0, groups))
             for i in range(1, len(matrices)):
                 product += _product(backend, "term", matrices[i], kernel_row(columns, geometry, block, i, groups))
-            target = y[block.images, :, block.rows]  # (n, O, rows, Wo)
-            result = product.reshape(out_channels, block.row_count, len(target), -1).transpose(2, 0, 1, 3)
-            if bias is None:
-                target[...] = result
-            else:
-                backend.xp.add(result, bias[:, None, None], out=target)
-            if relu:
-                backend.xp.maximum(target, 0, out=target)
+            write_product(backend, product, bias, y, block, relu)
+            del columns, product  # where there is no scratch memory, room for the next
 
     blocks = split_into_blocks(backend, len(x), x.shape[1], geometry, whole, x.itemsize, weight.nbytes)
     backend.map(compute, share_out(backend, blocks), large=_is_large(weight.nbytes))
     return y
+
+
+@with_kernel
+def write_product(backend: Backend, product: Array, bias: Array | None, y: Array, block: Block, relu: bool) -> None:
+    """A block of the result, (O, P) with P ordered (rows, images, Wo), into y (N, O, Ho, Wo): plus the bias, and
+    max(y, 0) if relu, while it is in the cache.
+    """
+    target = y[block.images, :, block.rows]  # (n, O, rows, Wo)
+    result = product.reshape(y.shape[1], block.row_count, len(target), -1).transpose(2, 0, 1, 3)
+    if bias is None:
+        target[...] = result
+    else:
+        backend.xp.add(result, bias[:, None, None], out=target)
+    if relu:
+        backend.xp.maximum(target, 0, out=target)
 
 
 def input_gradient(backend: Backend, grad: Array, weight: Array, geometry: ConvGeometry, groups: int) -> Array:
@@ -78,6 +87,7 @@ def input_gradient(backend: Backend, grad: Array, weight: Array, geometry: ConvG
         for block in blocks:
             grad_columns = _product(backend, "product", matrix, _positions_last(grad, block, groups))
             scatter_columns(backend, grad_columns, grad_x, geometry, block)
+            del grad_columns
 
     blocks = split_into_blocks(backend, len(grad), channels, geometry, True, grad.itemsize, weight.nbytes)
     backend.map(compute, share_out(backend, blocks, whole_images=True), large=_is_large(weight.nbytes))
@@ -91,7 +101,7 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
     worker adds up a sum of its own, which its first block begins: with one block, nothing is added or filled with 0.
     """
     xp, out_channels, in_group = backend.xp, grad.shape[1], x.shape[1] // groups
-    whole = has_whole_patches(geometry, len(x), out_channels)
+    whole = has_whole_patches(backend, geometry, len(x), out_channels)
     # Of shared columns, the transpose is summed, columns · gᵀ: BLAS is up to twice as fast with the long side first.
     # Of whole patches, g · columnsᵀ is the result as it stands, which for fc6 saves turning round 400 MB.
     kernel_h, kernel_w = (1, geometry.taps) if whole else geometry.kernel_size
@@ -118,6 +128,7 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
                     _multiply(backend, left, right.swapaxes(1, 2), total[i])
                 else:
                     total[i] += _product(backend, "term", left, right.swapaxes(1, 2))
+            del columns, row, left, right
 
     backend.map(compute, zip(shares, totals, strict=True), large=_is_large(weight_bytes))
     total, *others = totals

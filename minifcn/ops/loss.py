@@ -1,12 +1,12 @@
 """The loss of semantic segmentation: softmax cross entropy at every pixel that has a label."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minifcn.autograd.function import Context, Function
 from minifcn.autograd.tensor import Tensor
-from minifcn.backend import Array, Backend
+from minifcn.backend import Array, Backend, with_kernel
 from minifcn.errors import DeviceError, DtypeError, ShapeError, UsageError
 
 _REDUCTIONS = ("mean", "sum", "none")
@@ -21,27 +21,80 @@ class SoftmaxCrossEntropy(Function):
         dl/dz_c = v (p_c − [c = y])                           since dm cancels, d ln Σ e^z / dz_c = p_c
 
     A pixel with weight 0 (void, or outside the mask) adds nothing to the loss and gets no gradient.
+    The probabilities are not kept: backward makes them again from m and Σ_k e^(z_k − m), one number each for a pixel.
     """
 
     @staticmethod
     def forward(ctx: Context, logits: Array, *, labels: Array, pixel_weight: Array, total: bool) -> Array:
-        xp = ctx.backend.xp
-        log_p = logits - logits.max(axis=1, keepdims=True)
-        exponentials = xp.exp(log_p)
-        sums = exponentials.sum(axis=1, keepdims=True)
-        loss = xp.log(sums) - xp.take_along_axis(log_p, labels[:, None], axis=1)  # (N, 1, …)
-        loss = loss[:, 0] * pixel_weight
+        loss, largest, sums = cross_entropy(ctx.backend, logits, labels, pixel_weight)
         if ctx.needs_input_grad[0]:
-            ctx.save(xp.divide(exponentials, sums, out=exponentials), labels, pixel_weight)
+            ctx.save(logits, largest, sums, labels, pixel_weight)
         return loss.sum() if total else loss
 
     @staticmethod
     def backward(ctx: Context, grad: Array) -> Array:
-        (probabilities, labels, pixel_weight), xp = ctx.saved, ctx.backend.xp
-        classes = xp.arange(probabilities.shape[1]).reshape(-1, *(1,) * (labels.ndim - 1))  # (C, 1, …)
-        grad_logits = probabilities - (labels[:, None] == classes)  # p_c − [c = y]
-        grad_logits *= (grad * pixel_weight)[:, None]
-        return grad_logits
+        logits, largest, sums, labels, pixel_weight = ctx.saved
+        return cross_entropy_gradient(ctx.backend, logits, largest, sums, labels, pixel_weight, grad)
+
+
+@with_kernel
+def cross_entropy(backend: Backend, logits: Array, labels: Array, pixel_weight: Array) -> tuple[Array, Array, Array]:
+    """v l for each pixel, and what the gradient makes p_c = e^(z_c − m) / s of: m = max z and s = Σ_k e^(z_k − m).
+
+    logits (N, C, …), labels and pixel_weight (N, …) -> three times (N, …). Some pixels at a time, which stay in the
+    cache from the first line to the last; the exponentials are not kept.
+    """
+    xp = backend.xp
+    loss, largest, sums = (xp.empty(labels.shape, logits.dtype) for _ in range(3))
+
+    def compute(part: _Pixels) -> None:
+        z, m, s = part.of_classes(logits), part.of(largest), part.of(sums)  # (C, P), (P,), (P,)
+        shifted = backend.scratch("shifted", z.shape, z.dtype)
+        xp.subtract(z, z.max(axis=0, out=m), out=shifted)
+        of_label = shifted[part.of(labels), xp.arange(len(m))]
+        xp.exp(shifted, out=shifted).sum(axis=0, out=s)
+        part.of(loss)[...] = (xp.log(s) - of_label) * part.of(pixel_weight)
+
+    backend.map(compute, _pixel_blocks(backend, logits))
+    return loss, largest, sums
+
+
+@with_kernel
+def cross_entropy_gradient(
+    backend: Backend, logits: Array, largest: Array, sums: Array, labels: Array, pixel_weight: Array, grad: Array
+) -> Array:
+    """g v (p_c − [c = y]), (N, C, …). grad: g for each pixel (N, …), or one g for all, ()."""
+    xp, grad_logits = backend.xp, backend.xp.empty(logits.shape, logits.dtype)
+
+    def compute(part: _Pixels) -> None:
+        result = part.of_classes(grad_logits)  # (C, P)
+        scale = part.of(pixel_weight) * (part.of(grad) if grad.ndim else grad)  # (P,)
+        xp.exp(xp.subtract(part.of_classes(logits), part.of(largest), out=result), out=result)
+        result *= scale / part.of(sums)
+        result[part.of(labels), xp.arange(len(scale))] -= scale
+
+    backend.map(compute, _pixel_blocks(backend, logits))
+    return grad_logits
+
+
+class _Pixels(NamedTuple):
+    """Some pixels of one image: views of them in arrays (N, …) and (N, C, …)."""
+
+    image: int
+    pixels: slice
+
+    def of(self, array: Array) -> Array:
+        return array[self.image : self.image + 1].reshape(-1)[self.pixels]  # a view, of (N,) too
+
+    def of_classes(self, array: Array) -> Array:
+        return array[self.image].reshape(array.shape[1], -1)[:, self.pixels]
+
+
+def _pixel_blocks(backend: Backend, logits: Array) -> list[_Pixels]:
+    """All pixels of (N, C, …) logits, in blocks whose logits fit in the cache: items for `map`."""
+    positions = logits.size // max(1, logits.shape[0] * logits.shape[1])
+    parts = backend.ranges(positions, logits.shape[1] * logits.itemsize)
+    return [_Pixels(image, part) for image in range(len(logits)) for part in parts]
 
 
 def softmax_cross_entropy(

@@ -5,7 +5,7 @@ from typing import Any
 
 from minifcn.autograd.function import Context, Function
 from minifcn.autograd.tensor import Tensor
-from minifcn.backend import Array, Backend
+from minifcn.backend import Array, Backend, with_kernel
 from minifcn.errors import ShapeError
 from minifcn.ops.geometry import ConvGeometry, Size, pair
 from minifcn.ops.patches import check_images
@@ -23,29 +23,49 @@ class MaxPool2d(Function):
     @staticmethod
     def forward(ctx: Context, x: Array, *, geometry: ConvGeometry, want_winners: bool) -> Any:
         ctx.geometry = geometry
-        largest = ctx.backend.xp.empty((*x.shape[:2], *geometry.output_size), x.dtype)
-
-        def pool(channels: slice) -> None:
-            rows = _largest(ctx.backend, x[:, channels], geometry, axis=2)  # (N, c, Ho, W)
-            _largest(ctx.backend, rows, geometry, axis=3, out=largest[:, channels])
-
-        ctx.backend.map(pool, ctx.backend.channel_blocks(x))
+        largest, winners = max_pool(ctx.backend, x, geometry)
         # Both are kept by the layers before and after anyway, so that saving them takes no memory, as winners would.
-        ctx.save(x, largest)
-        return (largest, _winners(ctx.backend, x, largest, geometry)) if want_winners else largest
+        ctx.save(x, largest, winners)
+        if not want_winners:
+            return largest
+        found = _winners(ctx.backend, x, largest, geometry) if winners is None else winners.astype("int64")
+        return largest, found
 
     @staticmethod
     def backward(ctx: Context, grad: Array) -> Array:
-        (x, largest), geometry = ctx.saved, ctx.geometry
-        grad_x = ctx.backend.xp.zeros(x.shape, grad.dtype)
+        x, largest, winners = ctx.saved
+        return max_pool_gradient(ctx.backend, grad, x, largest, winners, ctx.geometry)
 
-        def route(channels: slice) -> None:
-            own, target, y, g = (array[:, channels] for array in (x, grad_x, largest, grad))
-            for _, outputs, inputs, wins in _wins(ctx.backend, own, y, geometry):
-                target[inputs] += g[outputs] * wins
 
-        ctx.backend.map(route, ctx.backend.channel_blocks(x))
-        return grad_x
+@with_kernel
+def max_pool(backend: Backend, x: Array, geometry: ConvGeometry) -> tuple[Array, Array | None]:
+    """The largest of each window, (N, C, Ho, Wo), and None: who won is looked up when it is asked for. A kernel, which
+    sees it anyway, gives the places in the window in a byte each.
+    """
+    largest = backend.xp.empty((*x.shape[:2], *geometry.output_size), x.dtype)
+
+    def pool(channels: slice) -> None:
+        rows = _largest(backend, x[:, channels], geometry, axis=2)  # (N, c, Ho, W)
+        _largest(backend, rows, geometry, axis=3, out=largest[:, channels])
+
+    backend.map(pool, backend.channel_blocks(x))
+    return largest, None
+
+
+@with_kernel
+def max_pool_gradient(
+    backend: Backend, grad: Array, x: Array, largest: Array, winners: Array | None, geometry: ConvGeometry
+) -> Array:
+    """Each g (N, C, Ho, Wo) to the winner of its window: (N, C, H, W)."""
+    grad_x = backend.xp.zeros(x.shape, grad.dtype)
+
+    def route(channels: slice) -> None:
+        own, target, y, g = (array[:, channels] for array in (x, grad_x, largest, grad))
+        for _, outputs, inputs, wins in _wins(backend, own, y, geometry):
+            target[inputs] += g[outputs] * wins
+
+    backend.map(route, backend.channel_blocks(x))
+    return grad_x
 
 
 def _largest(backend: Backend, x: Array, geometry: ConvGeometry, *, axis: int, out: Array | None = None) -> Array:

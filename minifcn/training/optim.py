@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from minifcn.autograd.tensor import Tensor
-from minifcn.backend import Array
+from minifcn.backend import Array, Backend, with_kernel
 from minifcn.errors import ShapeError, UsageError, WeightsError
 from minifcn.nn import Module
 
@@ -75,37 +75,19 @@ class Optimizer:
                 position += 1
 
     def _step(self, parameter: Tensor, buffers: dict[str, Array], lr: float, weight_decay: float) -> None:
-        """Move one parameter part by part, so that each part is in the cache until all is done with it.
-
-        The whole of fc6 takes 411 MB: each line of `update` would read and write all of it, and make a temporary as
-        large.
-        """
         grad: Any = parameter.grad
         if grad.shape != parameter.shape:
             raise ShapeError(
                 f"{type(self).__name__}: a gradient of {tuple(grad.shape)} for a parameter of "
                 f"{tuple(parameter.shape)}; backward gives one of its shape."
             )
-        backend, arrays = parameter.backend, (parameter.data, grad, *buffers.values())
-        if all(array.flags.c_contiguous for array in arrays):
-            arrays = tuple(array.reshape(-1) for array in arrays)  # views, to be changed in place
-            parts: Sequence[Any] = backend.ranges(parameter.size, parameter.data.itemsize)
-        else:
-            parts = [...]
+        self.move(parameter.backend, parameter.data, grad, lr, weight_decay, **buffers)
 
-        def move(part: Any) -> None:
-            data, grad, *own = (array[part] for array in arrays)
-            scratch = backend.scratch("step", data.shape, data.dtype)
-            if weight_decay:
-                decayed = backend.scratch("decayed", data.shape, data.dtype)
-                grad = backend.xp.add(grad, backend.xp.multiply(data, weight_decay, out=decayed), out=decayed)
-            self.update(backend.xp, data, grad, lr, scratch, **dict(zip(buffers, own, strict=True)))
-
-        backend.map(move, parts)
-
-    def update(self, xp: Any, data: Array, grad: Array, lr: float, scratch: Array, **buffers: Array) -> None:
-        """Move a part of a parameter, in place; `grad` includes the decay. scratch: memory of its shape to work in."""
-        raise NotImplementedError(f"{type(self).__name__} does not define update")
+    def move(
+        self, backend: Backend, parameter: Array, grad: Array, lr: float, weight_decay: float, **buffers: Array
+    ) -> None:
+        """Move one parameter and its buffers, in place; the gradient stays as it is."""
+        raise NotImplementedError(f"{type(self).__name__} does not define move")
 
     def state_dict(self) -> tuple[dict[str, np.ndarray], int]:
         """The buffers as host arrays by "position.name", and the number of steps."""
@@ -148,11 +130,26 @@ class SGD(Optimizer):
         super().__init__(parameters, lr=lr, weight_decay=weight_decay)
         self.momentum = momentum
 
-    def update(self, xp: Any, data: Array, grad: Array, lr: float, scratch: Array, **buffers: Array) -> None:
-        velocity = buffers["velocity"]
-        velocity *= self.momentum
-        velocity += grad
-        data -= xp.multiply(velocity, lr, out=scratch)
+    def move(
+        self, backend: Backend, parameter: Array, grad: Array, lr: float, weight_decay: float, **buffers: Array
+    ) -> None:
+        sgd_step(backend, parameter, buffers["velocity"], grad, lr=lr, momentum=self.momentum, decay=weight_decay)
+
+
+@with_kernel
+def sgd_step(
+    backend: Backend, parameter: Array, velocity: Array, grad: Array, *, lr: float, momentum: float, decay: float
+) -> None:
+    """v ← μ v + (g + λ p),  p ← p − lr · v, in place; see SGD."""
+    xp = backend.xp
+
+    def step(p: Array, v: Array, g: Array) -> None:
+        scratch = backend.scratch("step", p.shape, p.dtype)
+        v *= momentum
+        v += _with_decay(xp, g, p, decay, scratch)
+        p -= xp.multiply(v, lr, out=scratch)
+
+    _part_by_part(backend, step, parameter, velocity, grad)
 
 
 class Adam(Optimizer):
@@ -180,20 +177,58 @@ class Adam(Optimizer):
         super().__init__(parameters, lr=lr, weight_decay=weight_decay)
         self.betas, self.eps = betas, eps
 
-    def update(self, xp: Any, data: Array, grad: Array, lr: float, scratch: Array, **buffers: Array) -> None:
-        (beta1, beta2), mean, square = self.betas, buffers["mean"], buffers["square"]
-        mean *= beta1
-        mean += xp.multiply(grad, 1 - beta1, out=scratch)
-        xp.multiply(grad, grad, out=scratch)
+    def move(
+        self, backend: Backend, parameter: Array, grad: Array, lr: float, weight_decay: float, **buffers: Array
+    ) -> None:
+        settings: dict[str, Any] = {"betas": self.betas, "eps": self.eps, "decay": weight_decay, "step": self.steps}
+        adam_step(backend, parameter, buffers["mean"], buffers["square"], grad, lr=lr, **settings)
+
+
+@with_kernel
+def adam_step(
+    backend: Backend, parameter: Array, mean: Array, square: Array, grad: Array, *, lr: float,
+    betas: tuple[float, float], eps: float, decay: float, step: int,
+) -> None:  # fmt: skip
+    """m ← β₁ m + (1 − β₁) g,  v ← β₂ v + (1 − β₂) g²,  p ← p − lr · m̂ / (√v̂ + ε), in place; see Adam.
+
+    step: its number t, from 1.
+    """
+    xp, (beta1, beta2) = backend.xp, betas
+
+    def move(p: Array, m: Array, v: Array, g: Array) -> None:
+        scratch, decayed = (backend.scratch(name, p.shape, p.dtype) for name in ("step", "decayed"))
+        g = _with_decay(xp, g, p, decay, decayed)
+        m *= beta1
+        m += xp.multiply(g, 1 - beta1, out=scratch)
+        xp.multiply(g, g, out=scratch)
         scratch *= 1 - beta2
-        square *= beta2
-        square += scratch
-        root = xp.sqrt(square, out=scratch)
-        root /= (1 - beta2**self.steps) ** 0.5
-        root += self.eps
-        xp.divide(mean, root, out=root)
-        root *= lr / (1 - beta1**self.steps)
-        data -= root
+        v *= beta2
+        v += scratch
+        root = xp.sqrt(v, out=scratch)
+        root /= (1 - beta2**step) ** 0.5
+        root += eps
+        xp.divide(m, root, out=root)
+        root *= lr / (1 - beta1**step)
+        p -= root
+
+    _part_by_part(backend, move, parameter, mean, square, grad)
+
+
+def _with_decay(xp: Any, grad: Array, parameter: Array, decay: float, out: Array) -> Array:
+    """g + λ p, in `out`; or g itself, if λ is 0."""
+    return xp.add(grad, xp.multiply(parameter, decay, out=out), out=out) if decay else grad
+
+
+def _part_by_part(backend: Backend, step: Callable[..., None], *arrays: Array) -> None:
+    """step(…) of the parts of arrays that have one shape, so that each part is in the cache until all is done with it.
+
+    The whole of fc6 takes 411 MB: each line of a step would read and write all of it, and make a temporary as large.
+    """
+    parts: Sequence[Any] = [...]
+    if all(array.flags.c_contiguous for array in arrays):
+        arrays = tuple(array.reshape(-1) for array in arrays)  # views, to be changed in place
+        parts = backend.ranges(arrays[0].size, arrays[0].itemsize)
+    backend.map(lambda part: step(*(array[part] for array in arrays)), parts)
 
 
 def paper_groups(model: Module, *, lr: float, weight_decay: float) -> list[dict[str, Any]]:

@@ -1,9 +1,10 @@
 """A fake CuPy on NumPy, for machines without a GPU. Passing on it is not passing on a GPU.
 
 It says no where CuPy says no: to host arrays, to what CuPy lacks, to half-precision sparse matrices; and does what
-CuPy does where that differs from NumPy (see array.py, functions.py, sparse.py). It knows nothing of speed, of streams,
-of rounding, or of how kernels are compiled. `modules()` are to be put into `sys.modules`; facts.json says which names
-there are, and derive.py makes it anew from an installed CuPy.
+CuPy does where that differs from NumPy (see array.py, functions.py, sparse.py). It runs the text of the kernels on the
+CPU (cuda_on_cpu.py), and knows nothing of speed, of streams, of rounding, or of what CUDA makes of that text.
+`modules()` are to be put into `sys.modules`; facts.json says which names there are, and derive.py makes it anew from an
+installed CuPy.
 """
 
 import re
@@ -12,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from fake_cupy import functions, sparse
+from fake_cupy import cuda_on_cpu, functions, sparse
 from fake_cupy.array import FACTS, ndarray
 from fake_cupy.device import CompileException, CUBLASError, CUDARuntimeError, OutOfMemoryError, card
-from minifcn.kernels import twins
 from minifcn.kernels.source import C_TYPES
 
 __all__ = [
@@ -147,7 +147,7 @@ def _cuda() -> types.SimpleNamespace:
 
 
 class _RawModule:
-    """Compiles nothing: a launch checks what CUDA would take without a word, and runs the kernel's twin in NumPy."""
+    """A launch checks what CUDA would take without a word, and runs the kernel's own text on the CPU."""
 
     def __init__(self, *, code: str, **options: Any) -> None:
         self.code = code
@@ -156,7 +156,8 @@ class _RawModule:
         signature = re.search(rf"void {name}\((.*?)\) {{", self.code)
         if signature is None:
             raise CUDARuntimeError(500, "cudaErrorSymbolNotFound", "named symbol not found")
-        declared = [parameter.strip().removeprefix("const ") for parameter in signature[1].split(",")]
+        parameters = tuple(parameter.strip() for parameter in signature[1].split(","))
+        declared = [parameter.removeprefix("const ") for parameter in parameters]
 
         def launch(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
             card.compute()
@@ -165,7 +166,8 @@ class _RawModule:
                 raise TypeError(f"{name}: {len(arguments)} arguments for {len(declared)} parameters")
             if not (0 < block[0] <= 1024 and 0 < grid[0] < 2**31):
                 raise CUDARuntimeError(9, "cudaErrorInvalidConfiguration", "invalid configuration argument")
-            getattr(twins, name)(*(_argument(name, *pair) for pair in zip(declared, arguments, strict=True)))
+            values = [_argument(name, *pair) for pair in zip(declared, arguments, strict=True)]
+            cuda_on_cpu.compiled(self.code, name, parameters)(grid[0], block[0], values)
 
         return launch
 
@@ -182,7 +184,7 @@ def _argument(name: str, parameter: str, value: Any) -> Any:
         raise TypeError(
             f"{name}: {parameter} is given {value!r} ({type(value).__name__}), whose bytes mean another number"
         )
-    return int(value) if declared.kind == "i" else value
+    return value
 
 
 _C_TYPES = {name: np.dtype(dtype) for dtype, name in C_TYPES.items()}

@@ -34,8 +34,9 @@ class CompileException(Exception):
 class Card:
     """fault: an exception that every computation raises. limit: bytes that a set_limit allows, 0 for all.
 
-    synchronizations: how often the host waited for a number. products: the dimensions of each matrix product's
-    operands. random: the order in which atomics happen to run.
+    peak_bytes: the most that was in use at once. synchronizations: how often the host waited for a number. products:
+    the dimensions of each matrix product's operands. launches: the kernels, by name. random: the order in which atomics
+    happen to run.
     """
 
     count: int = 1
@@ -43,6 +44,7 @@ class Card:
     current: int = 0
     total_bytes: int = 8 * 2**30
     used_bytes: int = 0
+    peak_bytes: int = 0
     limit: int = 0
     fault: BaseException | None = None
     synchronizations: int = 0
@@ -62,6 +64,7 @@ class Card:
             if self.used_bytes + size > (self.limit or self.total_bytes):
                 raise OutOfMemoryError(size, self.used_bytes, self.limit)
             self.used_bytes += size
+            self.peak_bytes = max(self.peak_bytes, self.used_bytes)
 
     def free(self, size: int) -> None:
         with self.lock:

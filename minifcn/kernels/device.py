@@ -1,0 +1,160 @@
+"""The launches of the kernels: arrays and sizes in, in the order in which the CUDA declares them.
+
+Each method has the name, the arguments and the result of the function that it stands in for, which is marked
+`@with_kernel` and says what is computed (`grep -rn "def gather_columns" minifcn` finds both). Results are equal up to
+rounding, since sums may run in another order; from run to run they are equal bit for bit.
+"""
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from minifcn.kernels.source import C_TYPES, KERNELS, cuda_source
+
+Array = Any
+BLOCK = 256  # threads
+LARGEST_GRID = 2**16  # blocks; a kernel's loop takes care of what is beyond
+
+
+class DeviceKernels:
+    """`xp` is CuPy. A kernel is compiled at its first use, once for each set of types."""
+
+    def __init__(self, xp: ModuleType) -> None:
+        self.xp = xp
+        self._compiled: dict[tuple[str, ...], Any] = {}
+
+    def gather_columns(self, x: Array, geometry: Any, block: Any, whole: bool = True) -> Array:
+        """(C, kh·kw, rows, n, Wo); a device always takes whole patches (see Backend.whole_patches)."""
+        x, rows = x[block.images], block.row_count
+        columns = self.xp.empty((x.shape[1], geometry.taps, rows, len(x), geometry.output_size[1]), x.dtype)
+        sizes = *_sizes(x.shape, geometry), block.rows.start, rows
+        self._launch("gather_columns", {"REAL": x.dtype}, x, columns, *sizes, count=columns.size)
+        return columns
+
+    def scatter_columns(self, columns: Array, grad_x: Array, geometry: Any, block: Any) -> None:
+        """Each pixel gathers what is its own, so that there are no atomics."""
+        x = grad_x[block.images]
+        sizes = *_sizes(x.shape, geometry), block.rows.start, block.row_count
+        self._launch("scatter_columns", {"REAL": x.dtype}, columns, x, *sizes, count=x.size)
+
+    def write_product(self, product: Array, bias: Array | None, y: Array, block: Any, relu: bool) -> None:
+        y = y[block.images]
+        sizes = y.shape[1], y.shape[0], *y.shape[2:], block.rows.start, block.row_count
+        switches = int(bias is not None), int(relu)
+        some = product if bias is None else bias  # a pointer that nobody follows
+        self._launch("write_product", {"REAL": y.dtype}, product, some, y, *switches, *sizes, count=product.size)
+
+    def max_pool(self, x: Array, geometry: Any) -> tuple[Array, Array]:
+        """The largest of each window, and its place in the window: both (N, C, Ho, Wo)."""
+        shape = (*x.shape[:2], *geometry.output_size)
+        largest = self.xp.empty(shape, x.dtype)
+        winners = self.xp.empty(shape, np.uint8 if geometry.taps <= 256 else np.int64)
+        types = {"REAL": x.dtype, "PLACE": winners.dtype}
+        self._launch("max_pool", types, x, largest, winners, *_sizes(x.shape, geometry), count=largest.size)
+        return largest, winners
+
+    def max_pool_gradient(self, grad: Array, x: Array, largest: Array, winners: Array, geometry: Any) -> Array:
+        """The winners are max_pool's; x and the largest are not read."""
+        grad_x = self.xp.empty(x.shape, grad.dtype)
+        types = {"REAL": grad.dtype, "PLACE": winners.dtype}
+        self._launch("max_pool_gradient", types, grad, winners, grad_x, *_sizes(x.shape, geometry), count=grad_x.size)
+        return grad_x
+
+    def pass_positive(self, grad: Array, y: Array) -> Array:
+        grad_x = self.xp.empty(grad.shape, grad.dtype)
+        self._launch("pass_positive", {"REAL": grad.dtype}, grad, y, grad_x, count=grad.size)
+        return grad_x
+
+    def cross_entropy(self, logits: Array, labels: Array, pixel_weight: Array) -> tuple[Array, Array, Array]:
+        loss, largest, sums = (self.xp.empty(labels.shape, logits.dtype) for _ in range(3))
+        arrays = logits, labels, pixel_weight, loss, largest, sums
+        self._launch("cross_entropy", {"REAL": logits.dtype}, *arrays, *_pixels(logits), count=labels.size)
+        return loss, largest, sums
+
+    def cross_entropy_gradient(
+        self, logits: Array, largest: Array, sums: Array, labels: Array, pixel_weight: Array, grad: Array
+    ) -> Array:
+        grad_logits = self.xp.empty(logits.shape, logits.dtype)
+        arrays = logits, largest, sums, labels, pixel_weight, grad, int(grad.ndim > 0), grad_logits
+        types = {"REAL": logits.dtype}
+        self._launch("cross_entropy_gradient", types, *arrays, *_pixels(logits), count=logits.size)
+        return grad_logits
+
+    def sgd_step(
+        self, parameter: Array, velocity: Array, grad: Array, *, lr: float, momentum: float, decay: float
+    ) -> None:
+        real = parameter.dtype.type
+        numbers = (real(number) for number in (lr, momentum, decay))
+        self._launch("sgd_step", {"REAL": real}, parameter, velocity, grad, *numbers, count=parameter.size)
+
+    def adam_step(
+        self, parameter: Array, mean: Array, square: Array, grad: Array, *, lr: float, betas: tuple[float, float],
+        eps: float, decay: float, step: int,
+    ) -> None:  # fmt: skip
+        real = parameter.dtype.type
+        rate, correction = lr / (1 - betas[0] ** step), (1 - betas[1] ** step) ** 0.5
+        numbers = (real(number) for number in (rate, *betas, correction, eps, decay))
+        arrays = parameter, mean, square, grad
+        self._launch("adam_step", {"REAL": real}, *arrays, *numbers, count=parameter.size)
+
+    def sparse_times_rows(self, matrix: Any, rows: Array) -> Array:
+        """matrix · row for each row: a CSR matrix (M, K) and rows (R, K) give (R, M)."""
+        products = self.xp.empty((rows.shape[0], matrix.shape[0]), rows.dtype)
+        types = {"REAL": rows.dtype, "INDEX": matrix.indices.dtype}
+        arrays = matrix.data, matrix.indices, matrix.indptr, rows, products
+        self._launch("sparse_times_rows", types, *arrays, *matrix.shape, count=products.size)
+        return products
+
+    def _launch(self, name: str, types: dict[str, Any], *arguments: Any, count: int) -> None:
+        """Run a kernel over `count` elements. types: what its letters stand for.
+
+        CUDA takes the bytes of the arguments as they are, whatever they were meant to be: so whole numbers are given
+        the size that is declared, arrays that are not contiguous are copied (and back, if the kernel writes to them),
+        and anything else of another type is a TypeError.
+        """
+        if count == 0:
+            return
+        names = {letter: np.dtype(dtype).name for letter, dtype in types.items()}
+        key = (name, *names.values())
+        if key not in self._compiled:
+            self._compiled[key] = self.xp.RawModule(code=cuda_source(name, names)).get_function(name)
+        passed, copied = [], []
+        for parameter, value in zip(KERNELS[name].parameters.split(", "), arguments, strict=True):
+            kind = parameter.removeprefix("const ").rpartition(" ")[0].removesuffix("*")
+            dtype = np.dtype(names.get(kind) or _NUMPY_TYPES[kind])
+            if isinstance(value, int):
+                value = dtype.type(value)
+            if value.dtype != dtype:
+                raise TypeError(f"{name}: {parameter} is of {dtype}, not {value.dtype}.")
+            if not value.flags.c_contiguous:
+                value, given = self.xp.ascontiguousarray(value), value
+                if not parameter.startswith("const "):
+                    copied.append((given, value))
+            passed.append(value)
+        grid = min(LARGEST_GRID, -(-count // BLOCK))
+        self._compiled[key]((grid,), (BLOCK,), (*passed, np.int64(count)))
+        for given, value in copied:
+            given[...] = value
+
+
+_NUMPY_TYPES = {c_type: name for name, c_type in C_TYPES.items()}
+
+
+def _sizes(shape: tuple[int, ...], geometry: Any) -> tuple[int, ...]:
+    """source.GEOMETRY for images of this shape."""
+    return (
+        shape[1],
+        shape[0],
+        *geometry.input_size,
+        *geometry.output_size,
+        *geometry.kernel_size,
+        *geometry.stride,
+        *geometry.padding,
+        *geometry.dilation,
+    )
+
+
+def _pixels(logits: Array) -> tuple[int, int]:
+    """Classes, and positions of an image, for (N, C, …) logits."""
+    return logits.shape[1], logits.size // max(1, logits.shape[0] * logits.shape[1])
