@@ -7,7 +7,9 @@ import ast
 import importlib.util
 import json
 import pickle
+import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import devices
@@ -25,8 +27,10 @@ from tiny_runs import call, few_pictures, start, stop_after, tiny
 import minifcn
 from minifcn import Tensor, evaluate, models, ops, predict
 from minifcn.autograd.function import Function
-from minifcn.errors import DeviceError
+from minifcn.data import Loader, Shapes
+from minifcn.errors import DeviceError, TrainingError
 from minifcn.training import SGD, loop, segmentation_loss
+from minifcn.weights import Preprocessing
 
 PACKAGE = Path(minifcn.__file__).parent
 
@@ -270,6 +274,93 @@ def test_a_step_hardly_waits_for_the_device(fake):
     value.backward()
     optimizer.step()
     assert fake_cupy.card.synchronizations - before == 1
+
+
+# Uploads
+
+
+def in_another_thread(call):
+    """What a call gives, or raises, in a thread of its own, as the loader's are."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result()
+
+
+@pytest.mark.parametrize("device", ["gpu", "gpu:1"])
+def test_an_upload_makes_nobody_wait(monkeypatch, device):
+    """A thread has to choose its device anew: else the copy for gpu:1 is made on the first card."""
+    monkeypatch.setattr(fake_cupy.card, "count", 2)
+    images = np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2)
+    with devices.fake_gpu():
+        backend = minifcn.backend.get_backend(device)
+        before = fake_cupy.card.synchronizations
+        take = in_another_thread(lambda: backend.upload(images))
+        uploaded = take()
+        assert fake_cupy.card.synchronizations == before
+        assert_array_equal(uploaded + uploaded, images + images)
+    fake_cupy.card.current = 0
+
+
+def test_an_upload_that_is_not_waited_for_is_found_out(fake):
+    """Half of the pictures, now and then, on a GPU; on the fake, what a plain copy in another stream would be."""
+    stream = fake.xp.cuda.Stream(non_blocking=True)
+    with stream:
+        staged = fake.asarray(np.ones(3, np.float32))
+        copied = stream.record()
+    assert staged.shape == (3,)  # which is no secret
+    with pytest.raises(fake_cupy.StreamError, match="before the event of its copy was waited for"):
+        staged + staged
+    fake.xp.cuda.get_current_stream().wait_event(copied)
+    assert_array_equal(staged + staged, [2, 2, 2])
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_memory_that_may_still_be_read_is_not_given_out_again(fake, waits):
+    """CuPy gives memory out in the order of its own stream: the next batch would be written over this one."""
+    stream, computing = fake.xp.cuda.Stream(non_blocking=True), fake.xp.cuda.get_current_stream()
+    with stream:
+        staged = fake.asarray(np.ones(3, np.float32))
+        computing.wait_event(stream.record())
+    assert_array_equal(staged + staged, [2, 2, 2])
+    computed = staged * 3  # asked for, but waited for by nobody
+    del staged
+    if waits:
+        stream.wait_event(computing.record())
+        with stream:
+            fake.asarray(np.ones(3, np.float32))
+    else:
+        with stream, pytest.raises(fake_cupy.StreamError, match="given out again"):
+            fake.asarray(np.ones(3, np.float32))
+    assert_array_equal(computed, [3, 3, 3])
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_training_uploads_ahead_in_its_own_stream(fake, monkeypatch, prefetch):
+    """Pictures that are copied when the step needs them, by the default stream, which then stands still."""
+    model = models.FCN8s(9, width=2, fc_width=4, geometry="same").to("gpu")
+    loader = Loader(Shapes(size=32, length=8), 2, normalise=Preprocessing().apply, prefetch=prefetch)
+    upload, threads, taken = type(fake).upload, [], []
+
+    def recorded(backend, images):
+        threads.append(threading.current_thread().name.rpartition("_")[0])
+        take = upload(backend, images)
+        return lambda: taken.append(images) or take()
+
+    monkeypatch.setattr(type(fake), "upload", recorded)
+    optimizer, asked = SGD(model.parameters(), lr=0.01), {"steps": 6, "loss": segmentation_loss(), "device": "gpu"}
+    list(loop.train(model, loader, optimizer, **asked))
+    assert len(taken) == 6
+    assert set(threads) == ({"minifcn-loader"} if prefetch else {""})
+    assert fake._copying.work > 0
+
+
+def test_an_upload_that_finds_no_memory_names_the_step(fake, monkeypatch):
+    """An error of a thread that prepares batches, of which nobody would know that it is the card's memory."""
+    model = models.FCN8s(9, width=2, fc_width=4, geometry="same").to("gpu")
+    loader = Loader(Shapes(size=32, length=8), 2, normalise=Preprocessing().apply)
+    optimizer = SGD(model.parameters(), lr=0.01)
+    monkeypatch.setattr(fake_cupy.card, "limit", fake_cupy.card.used_bytes + 100)
+    with pytest.raises(TrainingError, match=r"^step 1: copying an array of \(2, 3, 32, 32\) to the device.*is full"):
+        list(loop.train(model, loader, optimizer, steps=1, loss=segmentation_loss(), device="gpu"))
 
 
 @pytest.mark.parametrize("loss", ["cross-entropy", "dice"])

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,6 @@ class Card:
 
     count: int = 1
     compute_capability: str = "90"
-    current: int = 0
     total_bytes: int = 8 * 2**30
     used_bytes: int = 0
     limit: int = 0
@@ -49,7 +49,17 @@ class Card:
     products: list[int] = field(default_factory=list)
     launches: list[str] = field(default_factory=list)
     random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: Any = field(default_factory=threading.RLock)  # memory is freed at any time, also while some is allocated
+    thread: threading.local = field(default_factory=threading.local)
+
+    @property
+    def current(self) -> int:
+        """The device in use, of each thread its own: 0 until it chooses another."""
+        return getattr(self.thread, "device", 0)
+
+    @current.setter
+    def current(self, number: int) -> None:
+        self.thread.device = number
 
     def compute(self) -> None:
         """Called before anything runs on the device."""
