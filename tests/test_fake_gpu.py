@@ -22,7 +22,7 @@ from fake_cupy import derive
 from fake_cupy.array import FACTS
 from numpy.testing import assert_array_equal as assert_host_array_equal
 from safetensors.numpy import load_file
-from tiny_runs import call, few_pictures, start, stop_after, tiny
+from tiny_runs import call, few_pictures, start, tiny
 
 import minifcn
 from minifcn import Tensor, evaluate, models, ops, predict
@@ -373,34 +373,6 @@ def test_equal_runs_give_equal_bits(fake, tmp_path, monkeypatch, loss):
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     for name in one:
         assert_host_array_equal(one[name], two[name], err_msg=name)
-
-
-@pytest.mark.parametrize(("first", "second"), [("cpu", "gpu"), ("gpu", "cpu")])
-def test_a_run_goes_on_on_another_device(fake, tmp_path, monkeypatch, first, second):
-    """A checkpoint that only one device reads; another order of the pictures, or another dropout, after the change."""
-    few_pictures(monkeypatch)
-    config = tiny(stages=("fcn32s", "fcn8s"), steps=(3, 3), optimizer="sgd", lr=(1e-2,), dropout=0.3, jitter=0.2)
-    train, losses = loop.train, []
-
-    def recorded(*arguments, **options):
-        for step in train(*arguments, **options):
-            losses.append(step.loss)
-            yield step
-
-    monkeypatch.setattr(loop, "train", recorded)
-    start(config, tmp_path / "whole", device=first).run()
-    with pytest.MonkeyPatch.context() as patch:
-        stop_after(patch, 4)
-        with pytest.raises(KeyboardInterrupt):
-            start(config, tmp_path / "part", device=first).run()
-    start(config, tmp_path / "part", device=second, resume=True).run()
-    whole, part = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "part"))
-    for name in whole:
-        assert_allclose(part[name], whole[name], rtol=1e-3, atol=1e-5, err_msg=name)
-    assert len(losses) == 12
-    assert losses[6:] == pytest.approx(losses[:6], rel=1e-3)  # step by step
-    report = json.loads((tmp_path / "part" / "report.json").read_text())
-    assert [machine["device"] for machine in report["machines"]] == [first, second]
 
 
 def test_the_commands_run_on_the_device(fake, tmp_path, monkeypatch, capsys):

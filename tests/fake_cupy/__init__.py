@@ -14,7 +14,7 @@ import numpy as np
 
 from fake_cupy import functions, sparse, streams
 from fake_cupy.array import FACTS, ndarray
-from fake_cupy.device import CompileException, CUBLASError, CUDARuntimeError, OutOfMemoryError, card
+from fake_cupy.device import CompileException, CUBLASError, CUDARuntimeError, MemoryHook, OutOfMemoryError, card
 from fake_cupy.streams import StreamError
 from minifcn.kernels import twins
 from minifcn.kernels.source import C_TYPES
@@ -141,6 +141,7 @@ def _cuda() -> types.SimpleNamespace:
         memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
         compiler=types.SimpleNamespace(CompileException=CompileException),
         Device=_Device,
+        MemoryHook=MemoryHook,
         Stream=streams.Stream,
         Event=streams.Event,
         get_current_stream=streams.current_stream,

@@ -31,6 +31,17 @@ class CompileException(Exception):
     """As cupy.cuda.compiler.CompileException."""
 
 
+class MemoryHook:
+    """As cupy.cuda.MemoryHook: told of allocations while it is entered."""
+
+    def __enter__(self) -> "MemoryHook":
+        card.hooks.append(self)
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        card.hooks.remove(self)
+
+
 @dataclass
 class Card:
     """fault: an exception that every computation raises. limit: bytes that a set_limit allows, 0 for all.
@@ -48,6 +59,7 @@ class Card:
     synchronizations: int = 0
     products: list[int] = field(default_factory=list)
     launches: list[str] = field(default_factory=list)
+    hooks: list[Any] = field(default_factory=list)
     random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     lock: Any = field(default_factory=threading.RLock)  # memory is freed at any time, also while some is allocated
     thread: threading.local = field(default_factory=threading.local)
@@ -72,6 +84,8 @@ class Card:
             if self.used_bytes + size > (self.limit or self.total_bytes):
                 raise OutOfMemoryError(size, self.used_bytes, self.limit)
             self.used_bytes += size
+        for hook in self.hooks:
+            hook.malloc_postprocess(size=size)
 
     def free(self, size: int) -> None:
         with self.lock:
