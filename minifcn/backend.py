@@ -51,6 +51,13 @@ class Backend:
         """`array` as a NumPy array on the host; on the CPU this is the array itself."""
         return np.asarray(array)
 
+    def upload(self, array: np.ndarray) -> Callable[[], Array]:
+        """Begin to copy a host array here, in any thread; what is returned gives the copy to whoever computes with it.
+
+        A GPU goes on computing meanwhile. On the CPU it is the array itself.
+        """
+        return lambda: array
+
     def synchronize(self) -> None:
         """Wait until everything asked of this device is done (for timing); the CPU is never behind."""
 
@@ -184,6 +191,35 @@ class _GpuBackend(Backend):
         except Exception as error:
             self.explain(error, f"copying an array of {np.shape(array)} to the device")
             raise
+
+    @functools.cached_property
+    def _copying(self) -> Any:
+        """The stream of uploads. (A non-blocking one: the default stream waits for no other, nor they for it.)"""
+        with self._in_use():
+            return self.xp.cuda.Stream(non_blocking=True)
+
+    def _in_use(self) -> Any:
+        """This device as the current one, which every thread has to choose for itself."""
+        return self.xp.cuda.Device(gpu.number_of(self.name))
+
+    def upload(self, array: np.ndarray) -> Callable[[], Array]:
+        # asarray copies by way of page-locked ("pinned") memory of CuPy's, from which alone the host need not wait for
+        # the copy, and which CuPy keeps until it is done. CuPy's memory belongs to the stream in which it was made, and
+        # is given out again in that stream's order, whatever others still do with it. So whoever computes gets a second
+        # copy, made in his stream once the first is there, and the stream of uploads goes on only after that.
+        copying = self._copying
+        with self._in_use(), copying:
+            staged = self.asarray(array)
+            copied = copying.record()
+
+        def take() -> Array:
+            computing = self.xp.cuda.get_current_stream()
+            computing.wait_event(copied)
+            uploaded = staged.copy()
+            copying.wait_event(computing.record())
+            return uploaded
+
+        return take
 
     def to_numpy(self, array: Array) -> np.ndarray:
         try:

@@ -53,12 +53,12 @@ def _parse_names(text: str) -> tuple[str, ...]:
 def main(arguments: argparse.Namespace) -> int:
     if arguments.repeat is not None and arguments.repeat < 1:
         raise UsageError(f"--repeat {arguments.repeat}: at least 1 is needed.")
-    cases = select(all_cases(), arguments.cases, quick=arguments.quick)
+    cases = select(all_cases(arguments.device), arguments.cases, quick=arguments.quick)
     if arguments.list:
         print(_listing(cases))
         return 0
     arguments.out.mkdir(parents=True, exist_ok=True)  # before anything is measured, so that nothing is in vain
-    sides, absent = find_sides(without=("torch",) if arguments.no_torch else ())
+    sides, absent = find_sides(("torch",) if arguments.no_torch else (), arguments.device)
     quick = arguments.quick
     report = run_suite(
         cases,

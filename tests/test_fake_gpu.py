@@ -7,8 +7,10 @@ import ast
 import importlib.util
 import json
 import pickle
+import threading
 import types
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import devices
@@ -21,15 +23,17 @@ from fake_cupy import cuda_on_cpu, derive
 from fake_cupy.array import FACTS
 from numpy.testing import assert_array_equal as assert_host_array_equal
 from safetensors.numpy import load_file
-from tiny_runs import call, few_pictures, start, stop_after, tiny
+from tiny_runs import call, few_pictures, start, tiny
 
 import minifcn
 from minifcn import Tensor, evaluate, models, ops, predict
 from minifcn.autograd.function import Function
-from minifcn.errors import DeviceError
+from minifcn.data import Loader, Shapes
+from minifcn.errors import DeviceError, TrainingError
 from minifcn.kernels import KERNELS
 from minifcn.training import SGD, Adam, loop, segmentation_loss
 from minifcn.training.losses import LOSSES
+from minifcn.weights import Preprocessing
 
 PACKAGE = Path(minifcn.__file__).parent
 
@@ -336,6 +340,95 @@ def test_the_memory_of_a_convolution_keeps_to_the_budget(fake, monkeypatch):
     assert fake_cupy.card.peak_bytes - before < 2 * x.data.nbytes + 2 * 2**20  # the gradient, and its copy in `.grad`
 
 
+# Uploads
+
+
+def in_another_thread(call):
+    """What a call gives, or raises, in a thread of its own, as the loader's are."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result()
+
+
+@pytest.mark.parametrize("device", ["gpu", "gpu:1"])
+def test_an_upload_makes_nobody_wait(monkeypatch, device):
+    """A thread has to choose its device anew: else the copy for gpu:1 is made on the first card."""
+    monkeypatch.setattr(fake_cupy.card, "count", 2)
+    images = np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2)
+    with devices.fake_gpu():
+        backend = minifcn.backend.get_backend(device)
+        before = fake_cupy.card.synchronizations
+        take = in_another_thread(lambda: backend.upload(images))
+        uploaded = take()
+        assert fake_cupy.card.synchronizations == before
+        assert_array_equal(uploaded + uploaded, images + images)
+    fake_cupy.card.current = 0
+
+
+def test_an_upload_that_is_not_waited_for_is_found_out(fake):
+    """Half of the pictures, now and then, on a GPU; on the fake, what a plain copy in another stream would be."""
+    stream = fake.xp.cuda.Stream(non_blocking=True)
+    with stream:
+        staged = fake.asarray(np.ones(3, np.float32))
+        copied = stream.record()
+    assert staged.shape == (3,)  # which is no secret
+    with pytest.raises(fake_cupy.StreamError, match="before the event of its copy was waited for"):
+        staged + staged
+    fake.xp.cuda.get_current_stream().wait_event(copied)
+    assert_array_equal(staged + staged, [2, 2, 2])
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_memory_that_may_still_be_read_is_not_given_out_again(fake, waits):
+    """CuPy gives memory out in the order of its own stream: the next batch would be written over this one."""
+    stream, computing = fake.xp.cuda.Stream(non_blocking=True), fake.xp.cuda.get_current_stream()
+    with stream:
+        staged = fake.asarray(np.ones(3, np.float32))
+        computing.wait_event(stream.record())
+    assert_array_equal(staged + staged, [2, 2, 2])
+    computed = staged * 3  # asked for, but waited for by nobody
+    del staged
+    if waits:
+        stream.wait_event(computing.record())
+        with stream:
+            fake.asarray(np.ones(3, np.float32))
+    else:
+        with stream, pytest.raises(fake_cupy.StreamError, match="given out again"):
+            fake.asarray(np.ones(3, np.float32))
+    assert_array_equal(computed, [3, 3, 3])
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_training_uploads_ahead_in_its_own_stream(fake, monkeypatch, prefetch):
+    """Pictures that are copied when the step needs them, by the default stream, which then stands still."""
+    model = models.FCN8s(9, width=2, fc_width=4, geometry="same").to("gpu")
+    loader = Loader(Shapes(size=32, length=8), 2, normalise=Preprocessing().apply, prefetch=prefetch)
+    upload, threads, taken = type(fake).upload, [], []
+
+    def recorded(backend, images):
+        threads.append(threading.current_thread().name.rpartition("_")[0])
+        take = upload(backend, images)
+        return lambda: taken.append(images) or take()
+
+    monkeypatch.setattr(type(fake), "upload", recorded)
+    optimizer, asked = SGD(model.parameters(), lr=0.01), {"steps": 6, "loss": segmentation_loss(), "device": "gpu"}
+    list(loop.train(model, loader, optimizer, **asked))
+    assert len(taken) == 6
+    assert set(threads) == ({"minifcn-loader"} if prefetch else {""})
+    assert fake._copying.work > 0
+
+
+def test_an_upload_that_finds_no_memory_names_the_step(fake, monkeypatch):
+    """An error of a thread that prepares batches, of which nobody would know that it is the card's memory."""
+    model = models.FCN8s(9, width=2, fc_width=4, geometry="same").to("gpu")
+    loader = Loader(Shapes(size=32, length=8), 2, normalise=Preprocessing().apply)
+    optimizer = SGD(model.parameters(), lr=0.01)
+    monkeypatch.setattr(fake_cupy.card, "limit", fake_cupy.card.used_bytes + 100)
+    with pytest.raises(
+        TrainingError, match=r"^step 1: copying an array of \(2, 3, 32, 32\).*: out of memory"
+    ):
+        list(loop.train(model, loader, optimizer, steps=1, loss=segmentation_loss(), device="gpu"))
+
+
 @pytest.mark.parametrize("loss", ["cross-entropy", "dice"])
 def test_equal_runs_give_equal_bits(fake, tmp_path, monkeypatch, loss):
     """Sums by atomics, whose order is another one each time; on the fake, too."""
@@ -346,34 +439,6 @@ def test_equal_runs_give_equal_bits(fake, tmp_path, monkeypatch, loss):
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     for name in one:
         assert_host_array_equal(one[name], two[name], err_msg=name)
-
-
-@pytest.mark.parametrize(("first", "second"), [("cpu", "gpu"), ("gpu", "cpu")])
-def test_a_run_goes_on_on_another_device(fake, tmp_path, monkeypatch, first, second):
-    """A checkpoint that only one device reads; another order of the pictures, or another dropout, after the change."""
-    few_pictures(monkeypatch)
-    config = tiny(stages=("fcn32s", "fcn8s"), steps=(3, 3), optimizer="sgd", lr=(1e-2,), dropout=0.3, jitter=0.2)
-    train, losses = loop.train, []
-
-    def recorded(*arguments, **options):
-        for step in train(*arguments, **options):
-            losses.append(step.loss)
-            yield step
-
-    monkeypatch.setattr(loop, "train", recorded)
-    start(config, tmp_path / "whole", device=first).run()
-    with pytest.MonkeyPatch.context() as patch:
-        stop_after(patch, 4)
-        with pytest.raises(KeyboardInterrupt):
-            start(config, tmp_path / "part", device=first).run()
-    start(config, tmp_path / "part", device=second, resume=True).run()
-    whole, part = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "part"))
-    for name in whole:
-        assert_allclose(part[name], whole[name], rtol=1e-3, atol=1e-5, err_msg=name)
-    assert len(losses) == 12
-    assert losses[6:] == pytest.approx(losses[:6], rel=1e-3)  # step by step
-    report = json.loads((tmp_path / "part" / "report.json").read_text())
-    assert [machine["device"] for machine in report["machines"]] == [first, second]
 
 
 def test_the_commands_run_on_the_device(fake, tmp_path, monkeypatch, capsys):

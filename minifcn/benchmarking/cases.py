@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -22,6 +22,7 @@ WATCHED = "conv1_1.weight"  # the gradient of a training step that is compared: 
 GROUP_3X3 = "3×3 layers"
 LAYER_IMAGE = (384, 512)  # pixels: a multiple of 32, so that each layer's map is whole
 CLASSES = 21
+FCN8S = {"name": "fcn8s", "num_classes": CLASSES, "width": 64, "geometry": "paper", "dropout": 0.0}
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,13 @@ class Convolution:
         return self.multiply_adds * (1 + self.input_gradient + self.weight_gradient)
 
 
-def all_cases() -> list[Case]:
-    """In the order in which they are measured: small ones first."""
-    return [*_vgg_layers(), *_other_operations(), *_networks()]
+def all_cases(device: str = "cpu") -> list[Case]:
+    """In the order in which they are measured: small ones first. On a GPU there is one more, and networks are quick."""
+    cases = [*_vgg_layers(), *_other_operations(), *_networks()]
+    if device == "cpu":
+        return cases
+    cases.append(network_case("fcn8s-8x320x320", FCN8S, (8, 3, 320, 320), TRAINING, "sgd"))
+    return [replace(case, quick=True) if case.operation == "network" else case for case in cases]
 
 
 def select(cases: Sequence[Case], patterns: Sequence[str], *, quick: bool = False) -> list[Case]:
@@ -171,10 +176,9 @@ def _networks() -> Iterator[Case]:
     # Without dropout, whose random choices no two libraries share, outputs and gradients can be compared.
     narrow = {"name": "fcn2s", "num_classes": 11, "width": 16, "fc_width": 256, "geometry": "same", "dropout": 0.0}
     yield network_case("narrow", {**narrow, "batch_norm": True}, (4, 3, 180, 240), TRAINING, "adam", quick=True)
-    fcn8s = {"name": "fcn8s", "num_classes": CLASSES, "width": 64, "geometry": "paper", "dropout": 0.0}
     for size in ((375, 500), (500, 500)):
         for pass_ in (FORWARD, TRAINING):
-            yield network_case(f"fcn8s-{size[0]}x{size[1]}", fcn8s, (1, 3, *size), pass_, "sgd")
+            yield network_case(f"fcn8s-{size[0]}x{size[1]}", FCN8S, (1, 3, *size), pass_, "sgd")
 
 
 def network_case(

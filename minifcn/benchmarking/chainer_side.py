@@ -13,7 +13,7 @@ import numpy as np
 
 from minifcn.backend import get_threads, set_threads
 from minifcn.benchmarking.cases import FORWARD, Case
-from minifcn.benchmarking.side import Workload
+from minifcn.benchmarking.side import Card, Workload
 from minifcn.data import VOID
 from minifcn.errors import BenchmarkError
 
@@ -38,6 +38,9 @@ class _DefineByRunSide:
         return get_threads()
 
     def synchronize(self, device: str) -> None: ...
+
+    def card(self, device: str) -> Card:
+        raise BenchmarkError(f"{self.name}: measured on the CPU only.")
 
     def to_numpy(self, array: Any) -> np.ndarray:
         return np.asarray(array)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from minifcn.benchmarking import cards
+from minifcn.benchmarking.cards import seconds_of
 from minifcn.benchmarking.cases import WATCHED
-from minifcn.benchmarking.side import Side, Workload
+from minifcn.benchmarking.side import Card, Side, Workload
 from minifcn.errors import BenchmarkError
 
 SAMPLE_SECONDS = 0.05  # calls that are shorter are timed several at a time: a thread's waking up counts for less
@@ -22,6 +25,8 @@ TOLERANCE = 1e-3  # of the largest number of an output or gradient
 # Of the gradient that has come through a whole network. In float32 it is 1e-2 off the one in float64 on either side, by
 # the narrow network's pooling and normalisation, which turn the last digit of an input into another winner.
 TOLERANCE_THROUGH_NETWORK = 0.1
+# With TF32, whose 10 bits make such other winners everywhere: that nothing else is computed, no more.
+TOLERANCE_TF32, TOLERANCE_TF32_THROUGH_NETWORK = 2e-2, 0.5
 PRODUCT_SIZE = 2048  # rows and columns: 17 GFLOP, and operands of 16 MiB, more than most caches hold
 
 
@@ -56,6 +61,7 @@ class Turns:
     """Workloads by the name of their library, which are called in turns: first, second, first, second, …
 
     synchronize: by the same names; called before a clock is read. clock, pause: time.perf_counter and time.sleep.
+    cards: on a GPU, whose events then time the rounds.
     """
 
     def __init__(
@@ -65,8 +71,10 @@ class Turns:
         *,
         clock: Callable[[], float] = time.perf_counter,
         pause: Callable[[float], None] = time.sleep,
+        cards: Mapping[str, Card] | None = None,
     ) -> None:
         self.workloads, self.synchronize, self.clock, self.pause = dict(workloads), synchronize, clock, pause
+        self.cards = cards or {}
         self.timings: dict[str, Timing] = {}
 
     def first_call(self, name: str) -> dict[str, Any]:
@@ -95,6 +103,8 @@ class Turns:
     def _seconds(self, name: str, calls: int) -> float:
         self.pause(PAUSE_SECONDS)
         workload = self.workloads[name]
+        if name in self.cards:
+            return seconds_of(self.cards[name], workload, calls)
         start = self.clock()
         for _ in range(calls):
             workload()
@@ -102,14 +112,19 @@ class Turns:
         return (self.clock() - start) / calls
 
 
-def check_agreement(name: str, found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
+def check_agreement(
+    name: str, found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], *, tf32: bool = False
+) -> None:
     """BenchmarkError unless library `name` gave the same outputs and gradients as minifcn, up to a tolerance."""
     for kind in expected:
         if kind not in found or found[kind].shape != expected[kind].shape:
             shape = found[kind].shape if kind in found else "none"
             raise BenchmarkError(f"{name}: its {kind} is {shape}, minifcn's {expected[kind].shape}; not measured.")
         error = float(np.abs(found[kind] - expected[kind]).max() / max(float(np.abs(expected[kind]).max()), 1e-30))
-        tolerance = TOLERANCE_THROUGH_NETWORK if kind == WATCHED else TOLERANCE
+        layer, network = (TOLERANCE, TOLERANCE_THROUGH_NETWORK)
+        if tf32:
+            layer, network = TOLERANCE_TF32, TOLERANCE_TF32_THROUGH_NETWORK
+        tolerance = network if kind == WATCHED else layer
         if not error <= tolerance:  # NaN is not
             raise BenchmarkError(
                 f"{name}: its {kind} differs from minifcn's by {error:.1e} of the largest number, more than "
@@ -124,21 +139,34 @@ class ProductRates:
         self.sides, self.device, self.effort = sides, device, effort
         self.rates: dict[str, float] = {}
 
+    @property
+    def size(self) -> int:
+        return PRODUCT_SIZE if self.device == "cpu" else cards.PRODUCT_SIZE
+
     def measure(self) -> None:
-        workloads, synchronize = {}, {}
+        workloads, synchronize, size = {}, {}, self.size
         for side in self.sides:
             try:
-                workloads[side.name] = side.matrix_product(PRODUCT_SIZE, self.device)
+                workloads[side.name] = side.matrix_product(size, self.device)
             except BenchmarkError:  # the library has none of its own
                 continue
             synchronize[side.name] = synchronizer(side, self.device)
-        turns = Turns(workloads, synchronize)
+        turns = Turns(workloads, synchronize, cards=cards_of(self.sides, self.device))
         for name in workloads:
             turns.first_call(name)
         turns.measure(self.effort)
         for name, timing in turns.timings.items():
-            self.rates[name] = max(self.rates.get(name, 0.0), 2 * PRODUCT_SIZE**3 / min(timing.rounds))
+            self.rates[name] = max(self.rates.get(name, 0.0), 2 * size**3 / min(timing.rounds))
 
 
 def synchronizer(side: Side, device: str) -> Callable[[], None]:
     return lambda: side.synchronize(device)
+
+
+def cards_of(sides: Sequence[Side], device: str) -> dict[str, Card]:
+    """The GPU as each library sees it that computes there; none on the CPU."""
+    found: dict[str, Card] = {}
+    for side in sides if device != "cpu" else []:
+        with suppress(BenchmarkError):  # for the CPU only
+            found[side.name] = side.card(device)
+    return found

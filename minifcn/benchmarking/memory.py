@@ -13,24 +13,15 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from minifcn.backend import keep_freed_memory
 from minifcn.benchmarking.cases import Case, make_arrays
-from minifcn.benchmarking.side import Workload, open_side
+from minifcn.benchmarking.side import PeakMemory, Workload, open_side
 from minifcn.errors import BenchmarkError
 
 CALLS = 2  # the first and one of the steady state: an optimiser makes its buffers in the first
 _SET_BACK = "5"  # what /proc/self/clear_refs takes to set the mark back to what is held now
-
-
-@dataclass(frozen=True)
-class PeakMemory:
-    """Bytes resident in memory: `ready` before the first call, `peak` at most until the last one ended."""
-
-    ready: int
-    peak: int
 
 
 def can_measure() -> bool:

@@ -10,8 +10,9 @@ import numpy as np
 import minifcn
 from minifcn import Tensor, models, no_grad, ops
 from minifcn.backend import get_backend, get_threads, set_threads
+from minifcn.benchmarking.cards import CupyCard
 from minifcn.benchmarking.cases import FORWARD, TRAINING, WATCHED, Case
-from minifcn.benchmarking.side import Workload
+from minifcn.benchmarking.side import Card, Workload
 from minifcn.training import SGD, Adam, Optimizer, paper_groups
 
 # A step of an optimiser takes the same time whatever these are; they keep the numbers finite for many steps.
@@ -36,12 +37,15 @@ class MinifcnSide:
 
     def matrix_product(self, size: int, device: str) -> Workload:
         backend = get_backend(device)
-        left, right = (backend.asarray(np.full((size, size), 0.5, np.float32)) for _ in range(2))
+        left, right = (backend.xp.full((size, size), 0.5, np.float32) for _ in range(2))
         product = backend.xp.empty_like(left)
         return lambda: {"product": backend.xp.matmul(left, right, out=product)}
 
     def synchronize(self, device: str) -> None:
         get_backend(device).synchronize()
+
+    def card(self, device: str) -> Card:
+        return CupyCard(get_backend(device))
 
     def to_numpy(self, array: Any) -> np.ndarray:
         return array if isinstance(array, np.ndarray) else np.asarray(array.get())
@@ -54,7 +58,7 @@ def _operation(case: Case, arrays: dict[str, np.ndarray], device: str) -> Worklo
     for name in ("weight", "bias"):
         if name in arrays:
             inputs[name] = Tensor(arrays[name], requires_grad=backward and case.weight_gradient, device=device)
-    labels = Tensor(arrays["labels"], device=device) if "labels" in arrays else None
+    labels = arrays.get("labels")  # on the host, as training has them: there they are checked without waiting for a GPU
     cotangent = Tensor(arrays["cotangent"], device=device).data if "cotangent" in arrays else None
 
     geometry: dict[str, Any] = {"stride": case.stride, "padding": case.padding}
@@ -103,7 +107,7 @@ def _network(case: Case, arrays: dict[str, np.ndarray], device: str) -> Workload
         return predict
 
     model.train()
-    labels = Tensor(arrays["labels"], device=device)
+    labels = arrays["labels"]
     watched, optimizer = dict(model.named_parameters())[WATCHED], _make_optimizer(case, model)
 
     def train() -> dict[str, Any]:

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from minifcn import nn
+from minifcn.backend import get_backend
 from minifcn.benchmarking import minifcn_side
+from minifcn.benchmarking.cards import DEFAULT_FLAGS, TorchCard
 from minifcn.benchmarking.cases import FORWARD, TRAINING, WATCHED, Case
 from minifcn.benchmarking.side import Workload
 from minifcn.data import VOID
@@ -33,16 +35,26 @@ class PyTorchSide:
     def get_threads(self) -> int:
         return self.torch.get_num_threads()
 
+    def flags(self, device: str) -> dict[str, bool]:
+        """On a GPU: TF32 wherever minifcn has it and nowhere else, and cuDNN tries out its algorithms (faster)."""
+        tf32 = get_backend(device).describe()["precision"] == "tf32"
+        return {"cudnn.allow_tf32": tf32, "matmul.allow_tf32": tf32, "cudnn.benchmark": True}
+
+    def card(self, device: str) -> TorchCard:
+        return TorchCard(self.torch, _device(device), self.flags(device))
+
+    def _flagged(self, work: Workload, device: str) -> Workload:
+        return work if device == "cpu" else self.card(device).with_flags(work)
+
     def workload(self, case: Case, arrays: dict[str, np.ndarray], device: str) -> Workload:
-        if case.operation == "network":
-            return self._network(case, arrays, device)
-        return self._operation(case, arrays, device)
+        make = self._network if case.operation == "network" else self._operation
+        return self._flagged(make(case, arrays, device), device)
 
     def matrix_product(self, size: int, device: str) -> Workload:
         torch = self.torch
         left, right = (torch.full((size, size), 0.5, device=_device(device)) for _ in range(2))
         product = torch.empty_like(left)
-        return lambda: {"product": torch.mm(left, right, out=product)}
+        return self._flagged(lambda: {"product": torch.mm(left, right, out=product)}, device)
 
     def synchronize(self, device: str) -> None:
         if device != "cpu":
@@ -124,6 +136,15 @@ class PyTorchSide:
         if adam:
             return self.torch.optim.Adam(groups, lr=lr)
         return self.torch.optim.SGD(groups, lr=lr, momentum=minifcn_side.SGD_MOMENTUM)
+
+
+class PyTorchAsItComes(PyTorchSide):
+    """On a GPU, with the flags that PyTorch has if nobody sets them."""
+
+    name = "PyTorch (defaults)"
+
+    def flags(self, device: str) -> dict[str, bool]:
+        return dict(DEFAULT_FLAGS)
 
 
 def _device(device: str) -> str:

@@ -11,7 +11,8 @@ from minifcn.metrics.tables import format_table
 
 def full_text(report: dict[str, Any]) -> str:
     """Machine, times, first calls and memory, and whatever was left out."""
-    parts = [machine_lines(report), times_table(report), means_lines(report), first_and_memory_table(report)]
+    parts = [machine_lines(report), times_table(report), card_table(report), means_lines(report)]
+    parts.append(first_and_memory_table(report))
     return "\n\n".join(part for part in [*parts, left_out_lines(report)] if part)
 
 
@@ -30,8 +31,44 @@ def machine_lines(report: dict[str, Any]) -> str:
             f"SciPy {machine['scipy']}; BLAS: {', '.join(machine['blas']) or 'unknown'}",
             f"threads   {threads}; device {report['device']}",
             f"peak      {product['peak_flops'] / 1e9:.0f} GFLOP/s, the faster of the matrix products: {rates}",
+            *_card_lines(report),
         ]
     )
+
+
+def _card_lines(report: dict[str, Any]) -> list[str]:
+    """The GPU, if it is one that was measured, and what each library was told of precision."""
+    if "card" not in report:
+        return []
+    card = report["card"]
+    flags = {name: library["flags"] for name, library in report["libraries"].items() if "flags" in library}
+    told = "; ".join(f"{name}: {', '.join(f'{key} {value}' for key, value in f.items())}" for name, f in flags.items())
+    return [
+        f"card      {card['name']}, driver {card['driver']}, CUDA {card['cuda']}, CuPy {card['cupy']}, "
+        f"{card['precision']}; copies {card['copy_bytes_per_second'] / 1e9:.0f} GB/s, read and written",
+        f"flags     {told}",
+    ]
+
+
+def card_table(report: dict[str, Any]) -> str:
+    """On a GPU: the time of the card alone, the rest of it, in which the card stood still, and how fast bytes moved."""
+    if "card" not in report:
+        return ""
+    names = [name for name, library in report["libraries"].items() if "flags" in library]
+    rows = []
+    for result in report["cases"]:
+        row = [result["name"], _scaled(_figure(result, OURS, "share_of_copy_rate"), 100)]
+        for name in names:
+            row += [
+                _scaled(_figure(result, name, "busy_seconds"), 1e3),
+                _scaled(_figure(result, name, "idle_share"), 100),
+            ]
+        rows.append(row)
+    headers = ["case", "% of copies", *(header for name in names for header in (f"{name} busy ms", "idle %"))]
+    note = (
+        "Busy: one call without waiting for the host. % of copies: inputs and outputs over the time, of copying's rate."
+    )
+    return format_table(headers, rows, formats=["", ".0f", *[",.2f", ".1f"] * len(names)]) + f"\n{note}"
 
 
 def times_table(report: dict[str, Any]) -> str:
@@ -76,7 +113,8 @@ def first_and_memory_table(report: dict[str, Any]) -> str:
         row += [_ratio(result, name, "peak_memory") for name in others]
         rows.append(row)
     formats = ["", *[",.2f"] * len(names), *[",.0f"] * len(names), *[".2f"] * len(others)]
-    note = "First call: with all that is set up once. MiB: peak memory of a process of its own, which ratios are of."
+    where = "in the library's pool on the card" if "card" in report else "of a process of its own"
+    note = f"First call: with all that is set up once. MiB: peak memory {where}, which ratios are of."
     return f"{format_table(headers, rows, formats=formats)}\n{note}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +21,36 @@ _OTHERS = {
     "dezero": ("chainer_side", "DeZeroSide"),
     "chainer": ("chainer_side", "ChainerSide"),
 }
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Bytes in memory: `ready` before the first call, `peak` at most until the last one ended."""
+
+    ready: int
+    peak: int
+
+
+class Card(Protocol):
+    """A GPU as one library sees it. tf32: whether it may compute with 10 bits there, so that results agree roughly."""
+
+    tf32: bool
+
+    def record(self) -> Any:
+        """A CUDA event, in the stream in which the library computes."""
+        ...
+
+    def seconds(self, first: Any, last: Any) -> float:
+        """Between two events; waits for the second."""
+        ...
+
+    def peak(self, work: Callable[[], Any]) -> PeakMemory:
+        """Bytes of the library's arrays on the card: before, and at most, while it works."""
+        ...
+
+    def copy(self, size: int) -> Callable[[], Any]:
+        """So many bytes copied from one place on the card to another."""
+        ...
 
 
 class Side(Protocol):
@@ -49,13 +80,18 @@ class Side(Protocol):
         """Wait until the device has done everything that was asked of it."""
         ...
 
+    def card(self, device: str) -> Card:
+        """A GPU as this library sees it."""
+        ...
+
     def to_numpy(self, array: Any) -> np.ndarray: ...
 
 
-def find_sides(without: Sequence[str] = ()) -> tuple[list[Side], dict[str, str]]:
+def find_sides(without: Sequence[str] = (), device: str = "cpu") -> tuple[list[Side], dict[str, str]]:
     """minifcn's side and those of the libraries that can be imported; and why each of the others is not there.
 
-    without: import names of libraries that are not wanted.
+    without: import names of libraries that are not wanted. On a GPU PyTorch stands there twice: with minifcn's
+    precision, and with the flags that it has by itself.
     """
     sides, absent = [open_side("minifcn")], {}
     for library in _OTHERS:
@@ -69,11 +105,14 @@ def find_sides(without: Sequence[str] = ()) -> tuple[list[Side], dict[str, str]]
             except Exception as error:  # whatever an old library meets on a new Python or NumPy
                 reason = (str(error).splitlines() or [""])[0]
                 absent[library] = f"installed, but cannot be imported: {type(error).__name__}: {reason}"
+    if device != "cpu":
+        sides += [open_side("torch as it comes") for side in sides if side.library == "torch"]
     return sides, absent
 
 
 def open_side(library: str) -> Side:
     """The side of a library, by its import name."""
-    module, kind = _OTHERS.get(library, ("minifcn_side", "MinifcnSide"))
+    others = {**_OTHERS, "torch as it comes": ("pytorch_side", "PyTorchAsItComes")}
+    module, kind = others.get(library, ("minifcn_side", "MinifcnSide"))
     side: Side = getattr(importlib.import_module(f"minifcn.benchmarking.{module}"), kind)()
     return side

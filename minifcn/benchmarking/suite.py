@@ -7,11 +7,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minifcn.backend import get_threads
-from minifcn.benchmarking import memory
+from minifcn.backend import get_backend, get_threads
+from minifcn.benchmarking import cards, memory
+from minifcn.benchmarking.cards import busy_seconds, copy_rate
 from minifcn.benchmarking.cases import BACKWARD, FORWARD, GROUP_3X3, Case, make_arrays
 from minifcn.benchmarking.machine import describe_machine
-from minifcn.benchmarking.measuring import Effort, ProductRates, Turns, check_agreement, synchronizer
+from minifcn.benchmarking.measuring import Effort, ProductRates, Turns, cards_of, check_agreement, synchronizer
 from minifcn.benchmarking.side import Side
 from minifcn.errors import BenchmarkError
 
@@ -49,11 +50,15 @@ def run_suite(
         "absent": absent or {},
         "cases": [],
     }
+    if seen := cards_of(sides, device):
+        report["card"] = {**get_backend(device).describe(), "copy_bytes_per_second": max(map(copy_rate, seen.values()))}
+        for name, card in seen.items():
+            report["libraries"][name]["flags"] = getattr(card, "flags", {"tf32": card.tf32})
     for number, case in enumerate(cases, start=1):
         say(f"{number} of {len(cases)}: {case.name}")
         result = measure_case(case, sides, effort=effort, device=device)
-        if device == "cpu" and memory.can_measure() and measure_memory(case):
-            _add_memory(result, case, sides, threads)
+        if (device != "cpu" or memory.can_measure()) and measure_memory(case):
+            _add_memory(result, case, sides, threads, device)
         _add_ratios(result)
         report["cases"].append(result)
     products.measure()  # again: whoever kept the machine busy at the beginning may be gone
@@ -72,8 +77,10 @@ def measure_case(case: Case, sides: Sequence[Side], *, effort: Effort, device: s
             workloads[side.name] = side.workload(case, arrays, device)
         except BenchmarkError as error:
             left_out[side.name] = str(error)
-    turns = Turns(workloads, {side.name: synchronizer(side, device) for side in sides})
-    _first_calls(turns, [side for side in sides if side.name in workloads], failed)
+    seen = cards_of(sides, device)
+    turns = Turns(workloads, {side.name: synchronizer(side, device) for side in sides}, cards=seen)
+    moved = _first_calls(turns, [side for side in sides if side.name in workloads], failed)
+    moved += sum(array.nbytes for array in arrays.values())
     turns.measure(effort)
     results = {}
     for name, timing in turns.timings.items():
@@ -83,6 +90,10 @@ def measure_case(case: Case, sides: Sequence[Side], *, effort: Effort, device: s
             "seconds": timing.rounds,
             "flops": case.floating_point_operations / timing.median or None,
         }
+        if name in seen:
+            side = next(side for side in sides if side.name == name)
+            busy = busy_seconds(seen[name], turns.workloads[name], side.matrix_product(cards.PRODUCT_SIZE, device))
+            results[name] |= {"busy_seconds": busy, "idle_share": max(0.0, 1 - busy / timing.median)}
     del turns, workloads
     gc.collect()  # graphs and networks, before the next case
     return {
@@ -90,20 +101,25 @@ def measure_case(case: Case, sides: Sequence[Side], *, effort: Effort, device: s
         "group": case.group,
         "pass": case.pass_,
         "floating_point_operations": case.floating_point_operations,
+        "bytes": moved,
         "results": results,
         "left_out": left_out,
         "failed": failed,
     }
 
 
-def _first_calls(turns: Turns, sides: Sequence[Side], failed: dict[str, str]) -> None:
-    """The first call of each side; who fails, or does not give what minifcn gives, takes part no more."""
+def _first_calls(turns: Turns, sides: Sequence[Side], failed: dict[str, str]) -> int:
+    """The first call of each side; who fails, or does not give what minifcn gives, takes part no more.
+
+    Returns the bytes of what comes out: outputs and gradients.
+    """
     expected: dict[str, Any] = {}
     for side in sides:
         try:
             outputs = {kind: side.to_numpy(array) for kind, array in turns.first_call(side.name).items()}
             expected = expected or outputs
-            check_agreement(side.name, outputs, expected)
+            tf32 = any(card.tf32 for name, card in turns.cards.items() if name in (OURS, side.name))
+            check_agreement(side.name, outputs, expected, tf32=tf32)
         except BenchmarkError as error:
             reason = str(error)
         except Exception as error:
@@ -114,12 +130,20 @@ def _first_calls(turns: Turns, sides: Sequence[Side], failed: dict[str, str]) ->
             continue
         failed[side.name] = reason
         turns.leave_out(side.name)
+    return sum(array.nbytes for array in expected.values())
 
 
-def _add_memory(result: dict[str, Any], case: Case, sides: Sequence[Side], threads: int) -> None:
+def _add_memory(result: dict[str, Any], case: Case, sides: Sequence[Side], threads: int, device: str) -> None:
+    """On the CPU in a process of its own; on a GPU in this one, where each library has its own pool of memory, once
+    for each library."""
+    measured: list[str] = []
     for side in sides:
-        if side.name in result["results"]:
-            peak = memory.peak_in_new_process(side.library, case, threads)
+        if side.name in result["results"] and side.library not in measured:
+            if device == "cpu":
+                peak = memory.peak_in_new_process(side.library, case, threads)
+            else:
+                measured.append(side.library)
+                peak = side.card(device).peak(side.workload(case, make_arrays(case), device))
             result["results"][side.name] |= {"peak_bytes": peak.peak, "ready_bytes": peak.ready}
 
 
@@ -128,6 +152,9 @@ def _add_shares(report: dict[str, Any]) -> None:
     for result in report["cases"]:
         for measured in result["results"].values():
             measured["share_of_peak"] = measured["flops"] and measured["flops"] / peak
+            if "card" in report:
+                rate = result["bytes"] / measured["median_seconds"]
+                measured["share_of_copy_rate"] = rate / report["card"]["copy_bytes_per_second"]
 
 
 def _add_ratios(result: dict[str, Any]) -> None:

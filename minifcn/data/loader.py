@@ -10,7 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import closing
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from minifcn.threads import can_start_threads
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+Upload = Callable[[np.ndarray], Callable[[], Any]]
+"""A host array -> what gives its copy on a device, when that is computed with."""
+
 # Kinds of random streams. NumPy treats a seed of [1, 2] like one of [1, 2, 0], so every seed here has four numbers.
 _ORDER, _AUGMENT = 0, 1
 
@@ -30,12 +33,18 @@ class Batch(NamedTuple):
     """images: float32 (N, C, H, W), padded with 0.  labels: uint8 (N, H, W), padded with 255.
 
     names: of the samples.  sizes: their (height, width) before padding.
+    uploaded: gives the images on the device that they were uploaded to; see Loader.epoch.
     """
 
     images: np.ndarray
     labels: np.ndarray
     names: list[str]
     sizes: list[tuple[int, int]]
+    uploaded: Callable[[], Any]
+
+
+def _stay(images: np.ndarray) -> Callable[[], np.ndarray]:
+    return lambda: images
 
 
 class _Prepared(NamedTuple):
@@ -96,14 +105,18 @@ class Loader:
         full, rest = divmod(len(self.dataset), self.batch_size)
         return full if self.drop_last or rest == 0 else full + 1
 
-    def epoch(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
-        """The batches of an epoch, in order, from number `start` on."""
+    def epoch(self, epoch: int, start: int = 0, *, upload: Upload = _stay) -> Generator[Batch, None, None]:
+        """The batches of an epoch, in order, from number `start` on.
+
+        upload: begins to copy a batch's images to a device, as backend.upload does, as soon as they are prepared, and
+          in the same thread: so the copies, too, are made ahead. By default the images stay where they are.
+        """
         if epoch < 0 or not 0 <= start <= len(self):
             raise UsageError(f"Loader: epoch {epoch} from batch {start}; there are {len(self)} batches an epoch.")
         order = self._order(epoch)
         if self.prefetch == 0 or not can_start_threads():
-            return self._delivered(self._batch(order, epoch, number) for number in range(start, len(self)))
-        return self._delivered(self._prefetched(order, epoch, start))
+            return self._delivered(self._batch(order, epoch, number, upload) for number in range(start, len(self)))
+        return self._delivered(self._prefetched(order, epoch, start, upload))
 
     def _delivered(self, prepared: Generator[_Prepared, None, None]) -> Generator[Batch, None, None]:
         """The batches that are not empty, after a word about what is missing from them."""
@@ -124,7 +137,7 @@ class Loader:
             else np.arange(count)
         )
 
-    def _batch(self, order: np.ndarray, epoch: int, number: int) -> _Prepared:
+    def _batch(self, order: np.ndarray, epoch: int, number: int, upload: Upload) -> _Prepared:
         first = number * self.batch_size
         samples: list[Sample] = []
         skipped: list[str] = []
@@ -136,7 +149,8 @@ class Loader:
         if not samples:
             return _Prepared(None, skipped)
         images, labels, sizes = collate(samples, self.normalise)
-        return _Prepared(Batch(images, labels, [sample.name for sample in samples], sizes), skipped)
+        names = [sample.name for sample in samples]
+        return _Prepared(Batch(images, labels, names, sizes, upload(images)), skipped)
 
     def _readable(self, order: np.ndarray, epoch: int, position: int, skipped: list[str]) -> list[Sample]:
         """The sample of a position in a list, or the one that takes its place, or none."""
@@ -163,7 +177,9 @@ class Loader:
             error.add_note(f"This was sample {index} of {self.dataset.name}, at position {position} of epoch {epoch}.")
             raise
 
-    def _prefetched(self, order: np.ndarray, epoch: int, start: int) -> Generator[_Prepared, None, None]:
+    def _prefetched(
+        self, order: np.ndarray, epoch: int, start: int, upload: Upload
+    ) -> Generator[_Prepared, None, None]:
         from concurrent.futures import ThreadPoolExecutor  # here, for machines without threads
 
         threads = min(self.prefetch, os.cpu_count() or 1)
@@ -171,7 +187,7 @@ class Loader:
         waiting: deque[Future[_Prepared]] = deque()
         try:
             for number in range(start, len(self)):
-                waiting.append(pool.submit(self._batch, order, epoch, number))
+                waiting.append(pool.submit(self._batch, order, epoch, number, upload))
                 if len(waiting) > self.prefetch:
                     yield _result(waiting.popleft())
             while waiting:

@@ -10,7 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from minifcn.autograd.tensor import Tensor, no_grad
+from minifcn.backend import get_backend
 from minifcn.data import Batch, Loader
+from minifcn.data.loader import Upload
 from minifcn.errors import OutOfMemoryError, TrainingError
 from minifcn.models.vgg import BaseNetwork
 from minifcn.nn import Module
@@ -57,7 +59,7 @@ def train(
     number, and a loss's random choices on `seed` and the step, so starting in the middle continues exactly.
     Raises TrainingError if the loss is not a number, or the memory does not suffice.
     """
-    batches = _batches(loader, start * accumulate)
+    batches = _batches(loader, start * accumulate, get_backend(device).upload)
     for number in range(start, steps):
         model.train()
         observation = Observation(model) if observed(number + 1) else None
@@ -68,7 +70,7 @@ def train(
         batch: Batch | None = None
         try:
             for batch in islice(batches, accumulate):
-                scores = model(Tensor(batch.images, device=device))
+                scores = model(Tensor(batch.uploaded(), device=device))
                 value = loss(scores, batch.labels, generator)
                 found = value.item()  # the one number of a step that is waited for
                 _check_finite(found, number + 1, batch, model, optimizer)
@@ -87,11 +89,11 @@ def train(
         yield Step(number + 1, total, optimizer.lr_factor, images, signs)
 
 
-def _batches(loader: Loader, start: int) -> Iterator[Batch]:
+def _batches(loader: Loader, start: int, upload: Upload) -> Iterator[Batch]:
     """Batches from step `start` on, epoch after epoch, without end."""
     epoch, position = divmod(start, len(loader))
     while True:
-        yield from loader.epoch(epoch, start=position)
+        yield from loader.epoch(epoch, start=position, upload=upload)
         epoch, position = epoch + 1, 0
 
 

@@ -2,9 +2,9 @@
 
 It says no where CuPy says no: to host arrays, to what CuPy lacks, to half-precision sparse matrices; and does what
 CuPy does where that differs from NumPy (see array.py, functions.py, sparse.py). It runs the text of the kernels on the
-CPU (cuda_on_cpu.py), and knows nothing of speed, of streams, of rounding, or of what CUDA makes of that text.
-`modules()` are to be put into `sys.modules`; facts.json says which names there are, and derive.py makes it anew from an
-installed CuPy.
+CPU (cuda_on_cpu.py), and knows nothing of speed, of rounding, or of what CUDA makes of that text; of streams, only what
+waits for what (streams.py). `modules()` are to be put into `sys.modules`; facts.json says which names there are, and
+derive.py makes it anew from an installed CuPy.
 """
 
 import re
@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from fake_cupy import cuda_on_cpu, functions, sparse
+from fake_cupy import cuda_on_cpu, functions, sparse, streams
 from fake_cupy.array import FACTS, ndarray
-from fake_cupy.device import CompileException, CUBLASError, CUDARuntimeError, OutOfMemoryError, card
+from fake_cupy.device import CompileException, CUBLASError, CUDARuntimeError, MemoryHook, OutOfMemoryError, card
+from fake_cupy.streams import StreamError
 from minifcn.kernels.source import C_TYPES
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "CUDARuntimeError",
     "CompileException",
     "OutOfMemoryError",
+    "StreamError",
     "card",
     "modules",
     "ndarray",
@@ -43,7 +45,6 @@ def modules() -> dict[str, types.ModuleType]:
     cupyx = made["cupyx"]
     cupyx.scipy = made["cupyx.scipy"]
     cupyx.scatter_add = functions.scatter("add")
-    cupyx.empty_pinned = lambda shape, dtype=float, order="C": np.empty(shape, dtype, order)
     made["cupyx.scipy"].sparse = made["cupyx.scipy.sparse"]
     vars(made["cupyx.scipy.sparse"]).update(sparse.NAMES)
     return made
@@ -135,13 +136,16 @@ def _cuda() -> types.SimpleNamespace:
         runtimeGetVersion=lambda: 13000,
         memGetInfo=lambda: (card.total_bytes - card.used_bytes, card.total_bytes),
     )
-    stream = types.SimpleNamespace(synchronize=card.wait, ptr=0)
     return types.SimpleNamespace(
         runtime=runtime,
         memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
         compiler=types.SimpleNamespace(CompileException=CompileException),
         Device=_Device,
-        get_current_stream=lambda: stream,
+        MemoryHook=MemoryHook,
+        Stream=streams.Stream,
+        Event=streams.Event,
+        get_current_stream=streams.current_stream,
+        get_elapsed_time=streams.elapsed_milliseconds,
         is_available=lambda: card.count > 0,
     )
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from fake_cupy.device import card
+from fake_cupy.streams import Place
 
 FACTS = json.loads(Path(__file__).with_name("facts.json").read_text(encoding="utf-8"))
 NOT_A_HOST_ARRAY = (
@@ -49,17 +50,28 @@ class Flags:
         raise AttributeError(f"'Flags' object attribute {name!r} cannot be set")
 
 
+def _free(size: int, place: Place) -> None:
+    card.free(size)
+    place.free()
+
+
 class ndarray(NDArrayOperatorsMixin):
-    __slots__ = ("__weakref__", "_memory")
+    __slots__ = ("__weakref__", "_place", "_raw")
 
     def __init__(self, memory: np.ndarray) -> None:
         """Only the fake itself makes arrays like this; a test or the library uses cupy.array and the like."""
         if memory.dtype.kind not in "biufc" or memory.dtype.itemsize > 16 or memory.dtype.char in "gG":
             raise ValueError(f"Unsupported dtype {memory.dtype}")
-        self._memory = memory
+        self._raw, self._place = memory, Place()
         if memory.base is None:
             card.allocate(memory.nbytes)
-            weakref.finalize(memory, card.free, memory.nbytes).atexit = False
+            weakref.finalize(memory, _free, memory.nbytes, self._place).atexit = False
+
+    @property
+    def _memory(self) -> np.ndarray:
+        """What is computed with, by the current stream."""
+        self._place.use()
+        return self._raw
 
     # What is hidden, and what is refused.
 
@@ -135,26 +147,26 @@ class ndarray(NDArrayOperatorsMixin):
 
     @property
     def flags(self) -> Flags:
-        return Flags(self._memory.flags)
+        return Flags(self._raw.flags)
 
     @property
     def base(self) -> Any:
-        return None if self._memory.base is None else wrap(np.asarray(self._memory.base))
+        return None if self._raw.base is None else wrap(np.asarray(self._raw.base))
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self._memory.shape
+        return self._raw.shape
 
     @property
     def dtype(self) -> np.dtype:
-        return self._memory.dtype
+        return self._raw.dtype
 
     @property
     def ndim(self) -> int:
-        return self._memory.ndim
+        return self._raw.ndim
 
     def __len__(self) -> int:
-        return len(self._memory)
+        return len(self._raw)
 
     def __iter__(self) -> Any:
         if self.ndim == 0:
@@ -166,7 +178,7 @@ class ndarray(NDArrayOperatorsMixin):
         if name not in FACTS["methods"]:
             raise AttributeError(f"'ndarray' object has no attribute {name!r} (CuPy's has none)")
         if name in ("size", "nbytes", "itemsize", "strides"):
-            return getattr(self._memory, name)
+            return getattr(self._raw, name)
         if name in _VIEWS:
             return wrap(getattr(self._memory, name))
 

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,17 @@ class CompileException(Exception):
     """As cupy.cuda.compiler.CompileException."""
 
 
+class MemoryHook:
+    """As cupy.cuda.MemoryHook: told of allocations while it is entered."""
+
+    def __enter__(self) -> "MemoryHook":
+        card.hooks.append(self)
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        card.hooks.remove(self)
+
+
 @dataclass
 class Card:
     """fault: an exception that every computation raises. limit: bytes that a set_limit allows, 0 for all.
@@ -41,7 +53,6 @@ class Card:
 
     count: int = 1
     compute_capability: str = "90"
-    current: int = 0
     total_bytes: int = 8 * 2**30
     used_bytes: int = 0
     peak_bytes: int = 0
@@ -50,8 +61,19 @@ class Card:
     synchronizations: int = 0
     products: list[int] = field(default_factory=list)
     launches: list[str] = field(default_factory=list)
+    hooks: list[Any] = field(default_factory=list)
     random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: Any = field(default_factory=threading.RLock)  # memory is freed at any time, also while some is allocated
+    thread: threading.local = field(default_factory=threading.local)
+
+    @property
+    def current(self) -> int:
+        """The device in use, of each thread its own: 0 until it chooses another."""
+        return getattr(self.thread, "device", 0)
+
+    @current.setter
+    def current(self, number: int) -> None:
+        self.thread.device = number
 
     def compute(self) -> None:
         """Called before anything runs on the device."""
@@ -65,6 +87,8 @@ class Card:
                 raise OutOfMemoryError(size, self.used_bytes, self.limit)
             self.used_bytes += size
             self.peak_bytes = max(self.peak_bytes, self.used_bytes)
+        for hook in self.hooks:
+            hook.malloc_postprocess(size=size)
 
     def free(self, size: int) -> None:
         with self.lock:

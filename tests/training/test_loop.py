@@ -102,11 +102,12 @@ class Batches:
     def __len__(self):
         return len(self.images) // self.batch_size
 
-    def epoch(self, epoch, start=0):
+    def epoch(self, epoch, start=0, *, upload):
         for first in range(start * self.batch_size, len(self.images), self.batch_size):
             part = slice(first, first + self.batch_size)
             names = [str(number) for number in range(len(self.images))[part]]
-            yield Batch(self.images[part], self.labels[part], names, [(32, 32)] * len(names))
+            images = self.images[part]
+            yield Batch(images, self.labels[part], names, [(32, 32)] * len(names), upload(images))
 
 
 def trained(batch_size, accumulate, make_optimizer, loss, steps=3):

@@ -1,0 +1,100 @@
+"""Whole runs on a GPU beside the same runs on the CPU: under `-m gpu` on a real one, else on the fake one.
+
+What passes on the fake was not computed on a GPU.
+"""
+
+import json
+
+import devices
+import numpy as np
+import pytest
+from devices import FAKE, GPU
+from numpy.testing import assert_allclose
+from safetensors.numpy import load_file
+from tiny_runs import few_pictures, start, stop_after, tiny
+
+from minifcn import models
+from minifcn.backend import get_backend
+from minifcn.data import Loader, Shapes
+from minifcn.training import SGD, loop, paper_groups, segmentation_loss
+from minifcn.weights import Preprocessing
+
+
+@pytest.fixture(params=[FAKE, pytest.param(GPU, marks=pytest.mark.gpu)])
+def card(request):
+    """ "gpu" is the fake device or a real one. Which."""
+    if request.param == GPU:
+        get_backend("gpu")
+        yield GPU
+    else:
+        with devices.fake_gpu():
+            yield FAKE
+
+
+@pytest.fixture
+def unlimited():
+    """No limit of memory is left behind."""
+    yield
+    pool = get_backend("gpu").xp.get_default_memory_pool()
+    pool.set_limit(size=0)
+    pool.free_all_blocks()
+
+
+@pytest.mark.parametrize(("first", "second"), [("cpu", "gpu"), ("gpu", "cpu")])
+def test_a_run_goes_on_on_another_device(card, tmp_path, monkeypatch, first, second):
+    """A checkpoint that only one device reads; another order of the pictures, or another dropout, after the change."""
+    few_pictures(monkeypatch)
+    config = tiny(stages=("fcn32s", "fcn8s"), steps=(3, 3), optimizer="sgd", lr=(1e-2,), dropout=0.3, jitter=0.2)
+    train, losses = loop.train, []
+
+    def recorded(*arguments, **options):
+        for step in train(*arguments, **options):
+            losses.append(step.loss)
+            yield step
+
+    monkeypatch.setattr(loop, "train", recorded)
+    start(config, tmp_path / "whole", device=first).run()
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(KeyboardInterrupt):
+            start(config, tmp_path / "part", device=first).run()
+    start(config, tmp_path / "part", device=second, resume=True).run()
+    whole, part = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "part"))
+    for name in whole:
+        assert_allclose(part[name], whole[name], rtol=1e-3, atol=1e-5, err_msg=name)
+    assert len(losses) == 12
+    assert losses[6:] == pytest.approx(losses[:6], rel=1e-3)  # step by step
+    report = json.loads((tmp_path / "part" / "report.json").read_text())
+    assert [machine["device"] for machine in report["machines"]] == [first, second]
+
+
+def test_training_reaches_the_same_mean_iu(card, tmp_path, monkeypatch):
+    """Steps that are near those of the CPU one by one, and lead elsewhere: a gradient that is wrong by a little."""
+    few_pictures(monkeypatch)
+    length = {"steps": (8,), "width": 2} if card == FAKE else {"steps": (300,), "width": 8}
+    config = tiny(fc_width=32, lr=(3e-3,), optimizer="adam", batch_size=4, checkpoint_every=1000, **length)
+    found = {}
+    for device in ("cpu", "gpu"):
+        (result,) = start(config, tmp_path / device, device=device).run()
+        found[device] = result["mean_iu"]
+    if card == GPU:  # long enough to have learnt something: all background is 0.1 or less
+        assert found["cpu"] > 0.1
+    # The fake's sums are NumPy's; a GPU's differ in the last digit from the first step on.
+    assert found["gpu"] == pytest.approx(found["cpu"], abs=0.01 if card == FAKE else 0.05)
+
+
+def test_a_step_of_the_large_network_fits_into_eight_gibibytes(card, unlimited):
+    """FCN-8s on VGG16, 500×500, batch 1: most people's cards are small. (On the fake a narrow one: the way there.)"""
+    backend = get_backend("gpu")
+    backend.xp.get_default_memory_pool().free_all_blocks()
+    backend.limit_memory(8 * 2**30)
+    narrow = {"width": 2, "fc_width": 4} if card == FAKE else {}
+    size = 100 if card == FAKE else 500
+    model = models.FCN8s(21, **narrow).to("gpu")
+    before = model.score_fr.bias.numpy().copy()
+    optimizer = SGD(paper_groups(model, lr=1e-4, weight_decay=5e-4), lr=1e-4, momentum=0.9)
+    loader = Loader(Shapes(size=size, length=2), 1, normalise=Preprocessing().apply)
+    steps = list(loop.train(model, loader, optimizer, steps=2, loss=segmentation_loss(), device="gpu"))
+    assert all(np.isfinite(step.loss) for step in steps)
+    assert np.any(model.score_fr.bias.numpy() != before)
+    assert backend.describe()["memory_limit"] == 8 * 2**30
