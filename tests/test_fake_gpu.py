@@ -423,9 +423,7 @@ def test_an_upload_that_finds_no_memory_names_the_step(fake, monkeypatch):
     loader = Loader(Shapes(size=32, length=8), 2, normalise=Preprocessing().apply)
     optimizer = SGD(model.parameters(), lr=0.01)
     monkeypatch.setattr(fake_cupy.card, "limit", fake_cupy.card.used_bytes + 100)
-    with pytest.raises(
-        TrainingError, match=r"^step 1: copying an array of \(2, 3, 32, 32\).*: out of memory"
-    ):
+    with pytest.raises(TrainingError, match=r"^step 1: copying an array of \(2, 3, 32, 32\).*: out of memory"):
         list(loop.train(model, loader, optimizer, steps=1, loss=segmentation_loss(), device="gpu"))
 
 
