@@ -51,8 +51,8 @@ def cross_entropy(backend: Backend, logits: Array, labels: Array, pixel_weight: 
         z, m, s = part.of_classes(logits), part.of(largest), part.of(sums)  # (C, P), (P,), (P,)
         shifted = backend.scratch("shifted", z.shape, z.dtype)
         xp.subtract(z, z.max(axis=0, out=m), out=shifted)
-        of_label = shifted[part.of(labels), xp.arange(len(m))]
         xp.exp(shifted, out=shifted).sum(axis=0, out=s)
+        of_label = logits[part.image].reshape(-1).take(part.places(xp, labels)) - m
         part.of(loss)[...] = (xp.log(s) - of_label) * part.of(pixel_weight)
 
     backend.map(compute, _pixel_blocks(backend, logits))
@@ -71,7 +71,7 @@ def cross_entropy_gradient(
         scale = part.of(pixel_weight) * (part.of(grad) if grad.ndim else grad)  # (P,)
         xp.exp(xp.subtract(part.of_classes(logits), part.of(largest), out=result), out=result)
         result *= scale / part.of(sums)
-        result[part.of(labels), xp.arange(len(scale))] -= scale
+        grad_logits[part.image].reshape(-1)[part.places(xp, labels)] -= scale
 
     backend.map(compute, _pixel_blocks(backend, logits))
     return grad_logits
@@ -85,6 +85,11 @@ class _Pixels(NamedTuple):
 
     def of(self, array: Array) -> Array:
         return array[self.image : self.image + 1].reshape(-1)[self.pixels]  # a view, of (N,) too
+
+    def places(self, xp: Any, labels: Array) -> Array:
+        """Where the number of each pixel's label stands in its image's (C, …), read as one row."""
+        positions = xp.arange(self.pixels.start, self.pixels.stop)
+        return self.of(labels) * labels[self.image].size + positions
 
     def of_classes(self, array: Array) -> Array:
         return array[self.image].reshape(array.shape[1], -1)[:, self.pixels]
