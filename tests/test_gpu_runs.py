@@ -77,8 +77,6 @@ def test_training_reaches_the_same_mean_iu(card, tmp_path, monkeypatch):
     for device in ("cpu", "gpu"):
         (result,) = start(config, tmp_path / device, device=device).run()
         found[device] = result["mean_iu"]
-    if card == GPU:  # long enough to have learnt something: all background is 0.1 or less
-        assert found["cpu"] > 0.1
     # The fake's sums are NumPy's; a GPU's differ in the last digit from the first step on.
     assert found["gpu"] == pytest.approx(found["cpu"], abs=0.01 if card == FAKE else 0.05)
 
