@@ -149,6 +149,11 @@ class Backend:
         """Whether convolutions gain from Winograd's fewer multiplications here."""
         return True
 
+    @property
+    def phases(self) -> bool:
+        """Whether convolutions with a stride gain from being dealt out to phases here."""
+        return True
+
     def map(self, function: Callable[[Item], Result], items: Iterable[Item], *, large: bool = False) -> list[Result]:
         """`[function(item) for item in items]`, spread over the CPU's threads; results in the order of the items.
 
@@ -233,6 +238,10 @@ class _GpuBackend(Backend):
     @property
     def winograd(self) -> bool:
         return False  # not measured on a GPU; batched products take no part in its TF32
+
+    @property
+    def phases(self) -> bool:
+        return False  # not measured on a GPU; dealing out costs the start of a kernel for each phase
 
     @property
     def block_bytes(self) -> int:
