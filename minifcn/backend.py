@@ -163,6 +163,11 @@ class Backend:
         """Whether one large product of whole patches is always better here than several of what patches share."""
         return False
 
+    @property
+    def phases(self) -> bool:
+        """Whether convolutions with a stride gain from being dealt out to phases here."""
+        return True
+
     def map(self, function: Callable[[Item], Result], items: Iterable[Item], *, large: bool = False) -> list[Result]:
         """`[function(item) for item in items]`, spread over the CPU's threads; results in the order of the items.
 
@@ -280,6 +285,10 @@ class _GpuBackend(Backend):
     @property
     def whole_patches(self) -> bool:
         return True
+
+    @property
+    def phases(self) -> bool:
+        return False  # not measured on a GPU; dealing out costs the start of a kernel for each phase
 
     @property
     def block_bytes(self) -> int:

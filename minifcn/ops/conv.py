@@ -9,7 +9,8 @@ and the last:
 
 Each can be computed in several ways that give the same numbers up to rounding: by im2col and a matrix product
 (im2col_route.py, the one to read first), with Winograd's fewer multiplications (winograd.py), or as multiplication by
-an explicit sparse matrix (sparse_route.py). routes.py says which way is taken when.
+an explicit sparse matrix (sparse_route.py). routes.py says which way is taken when. A stride that divides the kernel is
+turned into channels first (phases.py).
 """
 
 from typing import Any
@@ -18,7 +19,7 @@ from minifcn.autograd.function import Context, Function
 from minifcn.autograd.tensor import Tensor
 from minifcn.backend import Array, Backend
 from minifcn.errors import ShapeError
-from minifcn.ops import im2col_route, rows_route, sparse_route, winograd
+from minifcn.ops import im2col_route, phases, rows_route, sparse_route, winograd
 from minifcn.ops.elementwise import pass_positive
 from minifcn.ops.geometry import ConvGeometry, Size
 from minifcn.ops.patches import check_images
@@ -38,6 +39,9 @@ def convolve(
 
     relu: max(y, 0) in its place, made while the numbers are in the cache.
     """
+    if phases.fit(backend, geometry, len(x), x.shape[1], x.itemsize):
+        parts, taps = phases.split_images(backend, x, geometry), phases.split_weight(weight, geometry)
+        return convolve(backend, parts, taps, bias, phases.phase_geometry(geometry), groups, relu)
     route = choose(backend, geometry, len(x), x.shape[1], len(weight), groups, x.dtype)
     if route in TILES:
         return winograd.convolve(backend, x, weight, bias, geometry, TILES[route], relu)
@@ -55,6 +59,10 @@ def input_gradient(backend: Backend, grad: Array, weight: Array, geometry: ConvG
     """
     if is_forced("sparse"):
         return sparse_route.input_gradient(backend, grad, weight, geometry, groups)
+    if phases.fit(backend, geometry, len(grad), weight.shape[1] * groups, grad.itemsize):
+        taps = phases.split_weight(weight, geometry)
+        parts = input_gradient(backend, grad, taps, phases.phase_geometry(geometry), groups)
+        return phases.merge_images(backend, parts, geometry)
     turned = _turned_geometry(geometry)
     if turned is not None and geometry.taps <= 9:
         return convolve(backend, grad, _turned_weight(weight, groups), None, turned, groups)
@@ -63,6 +71,10 @@ def input_gradient(backend: Backend, grad: Array, weight: Array, geometry: ConvG
 
 def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeometry, groups: int) -> Array:
     """dL/dw from g = dL/dy:  x (N, C, H, W), g (N, O, Ho, Wo) -> (O, C/groups, kh, kw)."""
+    if phases.fit(backend, geometry, len(x), x.shape[1], x.itemsize):
+        parts = phases.split_images(backend, x, geometry)
+        taps = weight_gradient(backend, parts, grad, phases.phase_geometry(geometry), groups)
+        return phases.merge_weight(taps, geometry)
     route = choose(backend, geometry, len(x), x.shape[1], grad.shape[1], groups, x.dtype)
     if route in TILES:
         return winograd.weight_gradient(backend, x, grad, geometry, TILES[route])

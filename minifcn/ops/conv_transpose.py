@@ -1,68 +1,28 @@
-"""Transposed convolution (people also say deconvolution), as multiplication by an explicit sparse matrix.
+"""Transposed convolution (people also say deconvolution): multiplication by the transpose of a convolution's matrix.
 
 A convolution is y = C x with C = (W ⊗ I)(I ⊗ G); the transposed convolution is x = Cᵀ y = (I ⊗ Gᵀ)((Wᵀ ⊗ I) y):
 first each position's channels are spread over a patch (a matrix product with Wᵀ), then Gᵀ adds the patches up where
 they overlap. It is not the inverse of a convolution; it is its adjoint, and it enlarges: stride s takes size n to
 (n − 1)·s + k − 2·padding.
+
+So it is computed by that sparse matrix (sparse_route.py), which is the definition; or, on the CPU, in one of two ways
+that give the same numbers faster: as a plain convolution whose outputs are laid into each other, where the stride
+divides the kernel (phases.py), and along rows and columns by themselves, where a fixed weight is bilinear interpolation
+(separable.py). `conv_route("sparse")` asks for the definition, and a patch matrix that somebody has changed is obeyed.
 """
 
 from typing import Any
 
 from minifcn.autograd.function import Context, Function
 from minifcn.autograd.tensor import Tensor
-from minifcn.backend import Array, Backend
+from minifcn.backend import Array
 from minifcn.errors import ShapeError
-from minifcn.ops import blocks
-from minifcn.ops.conv import check_bias, check_weight, convolve, weight_gradient
-from minifcn.ops.geometry import ConvGeometry, Size, enlarging_matrices, transposed_patch_matrix
+from minifcn.ops import phases, sparse_route
+from minifcn.ops.conv import check_bias, check_weight, convolve, input_gradient, weight_gradient
+from minifcn.ops.geometry import ConvGeometry, Size, is_intact
 from minifcn.ops.patches import check_images
-
-
-def transposed_convolve(
-    backend: Backend, y: Array, weight: Array, geometry: ConvGeometry, groups: int, fixed: bool = False
-) -> Array:
-    """x = Gᵀ (Wᵀ y):  y (N, I, Hi, Wi), weight (I, O/groups, kh, kw) -> x (N, O, Ho, Wo).
-
-    Channel block by channel block, so that the columns Wᵀ y stay small. `geometry` is that of the convolution which
-    this transposes: its output_size is y's size. Where the weight treats each channel by itself and all alike, as
-    bilinear upsampling does, Gᵀ (w ⊗ I) is one sparse matrix for all of them: 21 times fewer products for 21 classes.
-    That matrix is worth making only for a weight that is fixed; one that learns is another one at each step.
-    """
-    kernel = backend.shared_diagonal(weight) if fixed and groups == 1 else None
-    if kernel is not None:
-        return _for_each_channel(backend, enlarging_matrices(geometry, kernel, backend)[0], y, geometry.input_size)
-    batch, (in_channels, out_group) = y.shape[0], weight.shape[:2]
-    in_group = in_channels // groups
-    scatter = transposed_patch_matrix(geometry, y.dtype, backend)  # Gᵀ: (Ho·Wo, kh·kw·L)
-    x = backend.xp.empty((batch, out_group * groups, geometry.input_size[0] * geometry.input_size[1]), y.dtype)
-    step = max(1, blocks.CACHE_BLOCK_BYTES // (geometry.taps * geometry.positions * y.itemsize))
-
-    def compute(block: tuple[int, int, int]) -> None:
-        image, group, first = block
-        last = min(first + step, out_group)
-        inputs = slice(group * in_group, (group + 1) * in_group)
-        filters = weight[inputs, first:last].reshape(in_group, -1)  # (I, O·kh·kw)
-        columns = filters.T @ y[image, inputs].reshape(in_group, -1)  # (O·kh·kw, I) @ (I, L)
-        columns = columns.reshape(last - first, -1)  # (O·kh·kw, L) -> (O, kh·kw·L)
-        x[image, group * out_group + first : group * out_group + last] = backend.sparse_times_rows(scatter, columns)
-
-    backend.map(
-        compute,
-        [(n, group, first) for n in range(batch) for group in range(groups) for first in range(0, out_group, step)],
-    )
-    return x.reshape(*x.shape[:2], *geometry.input_size)
-
-
-def _for_each_channel(backend: Backend, matrix: Any, maps: Array, size: tuple[int, int]) -> Array:
-    """matrix · map for each channel of (N, C, H, W); the result has this size."""
-    rows = maps.reshape(maps.shape[0] * maps.shape[1], maps.shape[2] * maps.shape[3])  # -> (N·C, H·W)
-    result = backend.xp.empty((len(rows), matrix.shape[0]), maps.dtype)
-
-    def compute(row: int) -> None:
-        result[row : row + 1] = backend.sparse_times_rows(matrix, rows[row : row + 1])
-
-    backend.map(compute, range(len(rows)))
-    return result.reshape(*maps.shape[:2], *size)
+from minifcn.ops.routes import is_forced
+from minifcn.ops.separable import axis_matrices, multiply_axes
 
 
 class ConvTranspose2d(Function):
@@ -78,19 +38,27 @@ class ConvTranspose2d(Function):
 
     @staticmethod
     def forward(ctx: Context, y: Array, weight: Array, bias: Array | None, *, geometry: Any, groups: int) -> Array:
-        ctx.geometry, ctx.groups = geometry, groups
-        ctx.save(y if ctx.needs_input_grad[1] else None, weight)
-        x = transposed_convolve(ctx.backend, y, weight, geometry, groups, fixed=not ctx.needs_input_grad[1])
+        backend, learns, channels = ctx.backend, ctx.needs_input_grad[1], weight.shape[1] * groups
+        by_definition = is_forced("sparse") or not is_intact(geometry, y.dtype, backend)
+        ctx.geometry, ctx.groups, ctx.axes = geometry, groups, None
+        ctx.save(y if learns else None, weight)
+        if not by_definition and not learns and groups == 1:
+            ctx.axes = axis_matrices(backend, weight, geometry)
+        if ctx.axes is not None:
+            vertical, horizontal = ctx.axes
+            x = multiply_axes(backend, [(horizontal, 1), (vertical, 0)], y)  # A_v (X A_hᵀ): small to large
+        elif not by_definition and phases.fit(backend, geometry, len(y), channels, y.itemsize):
+            x = input_gradient(backend, y, weight, geometry, groups)
+        else:
+            x = sparse_route.input_gradient(backend, y, weight, geometry, groups)
         return x if bias is None else x + bias[:, None, None]
 
     @staticmethod
     def backward(ctx: Context, grad: Array) -> tuple[Array | None, Array | None, Array | None]:
         (y, weight), needs = ctx.saved, ctx.needs_input_grad
-        fixed = needs[0] and not needs[1] and ctx.groups == 1
-        kernel = ctx.backend.shared_diagonal(weight) if fixed else None
-        if kernel is not None:
-            matrix = enlarging_matrices(ctx.geometry, kernel, ctx.backend)[1]  # its transpose: C
-            grad_y = _for_each_channel(ctx.backend, matrix, grad, ctx.geometry.output_size)
+        if ctx.axes is not None and needs[0]:
+            vertical, horizontal = ctx.axes
+            grad_y = multiply_axes(ctx.backend, [(vertical.T, 0), (horizontal.T, 1)], grad)  # (A_vᵀ G) A_h
         else:
             grad_y = convolve(ctx.backend, grad, weight, None, ctx.geometry, ctx.groups) if needs[0] else None
         grad_w = weight_gradient(ctx.backend, grad, y, ctx.geometry, ctx.groups) if needs[1] else None

@@ -158,8 +158,8 @@ _cache = _ByteBoundedCache(CACHE_BYTES)
 def transposed_patch_matrix(geometry: ConvGeometry, dtype: Any, backend: Backend) -> Any:
     """Gᵀ, of shape (H·W, kh·kw·L), as a sparse matrix in CSR form, cached for each geometry, dtype and device.
 
-    `patch_matrix` shows the same numbers the other way round; `gathering_matrix` and `enlarging_matrices` are made from
-    them. They have the dtype of the images, since a float64 G would turn float32 images into float64 ones.
+    `patch_matrix` shows the same numbers the other way round, and `gathering_matrix` is made from them. They have the
+    dtype of the images, since a float64 G would turn float32 images into float64 ones.
     """
     key = (geometry, np.dtype(dtype).str, backend.name)
     return _cache.get(key, lambda: _build_transposed(geometry, dtype, backend))
@@ -167,30 +167,38 @@ def transposed_patch_matrix(geometry: ConvGeometry, dtype: Any, backend: Backend
 
 def gathering_matrix(geometry: ConvGeometry, dtype: Any, backend: Backend) -> Any:
     """G itself, (kh·kw·L, H·W), in CSR form: a transposed view of Gᵀ would be one of columns, which GPUs multiply by in
-    an order that changes from run to run. Cached, by Gᵀ's entries too: see enlarging_matrices.
+    an order that changes from run to run. Cached, by Gᵀ's entries too: if somebody changes one, to see what it does, it
+    does so here as well.
     """
     scatter = transposed_patch_matrix(geometry, dtype, backend)
     key = (geometry, np.dtype(dtype).str, backend.name, _digest(scatter, backend), "gathering")
     return _cache.get(key, lambda: scatter.T.tocsr())
 
 
-def enlarging_matrices(geometry: ConvGeometry, kernel: Array, backend: Backend) -> tuple[Any, Any]:
-    """Gᵀ (w ⊗ I) for one channel whose kernel is w (kh, kw), of shape (H·W, L), and its transpose; both as CSR, cached.
+def is_intact(geometry: ConvGeometry, dtype: Any, backend: Backend) -> bool:
+    """Whether Gᵀ is still all ones, in the cache or because nobody has asked for it yet.
 
-    Place (i, j) of the patch at position p is column (i·kw + j)·L + p of Gᵀ, so each entry only moves to column p and
-    is multiplied by w_ij: no more entries than Gᵀ has, and no sum. Gᵀ's entries are part of the cache's key: if
-    somebody changes one, to see what it does, it does so here too.
+    Whoever has changed an entry, to see what it does, is to see it in conv_transpose2d, too, which then must not go
+    any other way than by this matrix.
     """
-    scatter = transposed_patch_matrix(geometry, kernel.dtype, backend)
-    key = (geometry, kernel.dtype.str, backend.name, _digest(scatter, backend), backend.to_numpy(kernel).tobytes())
+    entry = _cache.entries.get((geometry, np.dtype(dtype).str, backend.name))
+    return entry is None or bool((entry[0].data == 1).all())
+
+
+def axis_matrix(geometry: ConvGeometry, axis: int, kernel: Array, backend: Backend) -> Any:
+    """Gᵀ (w ⊗ I) along one axis (0: rows, 1: columns) for a kernel of numbers w_i, as a CSR matrix (n, L), cached.
+
+    n is the input's size there, L the number of windows: w_i stands at the pixel that place i of each window shows.
+    """
 
     def build() -> Any:
-        taps, positions = backend.xp.divmod(scatter.indices, geometry.positions)
-        entries = (scatter.data * kernel.reshape(-1)[taps], positions, scatter.indptr)
-        return backend.sparse.csr_matrix(entries, shape=(scatter.shape[0], geometry.positions))
+        pixels = _pixels(axis, geometry)  # (k, L)
+        taps, positions = np.nonzero((pixels >= 0) & (pixels < geometry.input_size[axis]))
+        entries = (kernel[taps], (pixels[taps, positions], positions))
+        return backend.sparse.csr_matrix(entries, (geometry.input_size[axis], geometry.output_size[axis]))
 
-    matrix = _cache.get(key, build)
-    return matrix, _cache.get((*key, "transposed"), lambda: matrix.T.tocsr())
+    key = (geometry, axis, kernel.dtype.str, backend.name, backend.to_numpy(kernel).tobytes())
+    return _cache.get(key, build)
 
 
 def _digest(matrix: Any, backend: Backend) -> int:

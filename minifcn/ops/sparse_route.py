@@ -6,10 +6,11 @@ With G, the matrix that copies pixels into patches (geometry.py), C = (W ⊗ I)(
     input_gradient    dx = Cᵀ g = Gᵀ · (Wᵀ g)
     weight_gradient   dw = g · (G x)ᵀ
 
-image by image. All columns of an image are in memory at once.
+image by image. Forward and for the weights, all columns of an image are in memory at once.
 """
 
 from minifcn.backend import Array, Backend
+from minifcn.ops import blocks
 from minifcn.ops.geometry import ConvGeometry, gathering_matrix, transposed_patch_matrix
 
 
@@ -33,15 +34,30 @@ def convolve(
 
 
 def input_gradient(backend: Backend, grad: Array, weight: Array, geometry: ConvGeometry, groups: int) -> Array:
-    """dx = Gᵀ · (Wᵀ g):  g (N, O, Ho, Wo), weight (O, C/groups, kh, kw) -> (N, C, H, W)."""
-    channels = weight.shape[1] * groups
-    matrix = weight.reshape(groups, len(weight) // groups, -1).swapaxes(1, 2)
+    """dx = Gᵀ · (Wᵀ g):  g (N, O, Ho, Wo), weight (O, C/groups, kh, kw) -> (N, C, H, W).
+
+    This is transposed convolution. Channel block by channel block, so that the columns Wᵀ g stay small.
+    """
+    batch, (out_channels, in_group) = grad.shape[0], weight.shape[:2]
+    out_group = out_channels // groups
     scatter = transposed_patch_matrix(geometry, grad.dtype, backend)  # Gᵀ: (H·W, kh·kw·L)
-    columns = matrix @ grad.reshape(
-        len(grad), groups, len(weight) // groups, geometry.positions
-    )  # (N, groups, C/groups·kh·kw, L)
-    rows = columns.reshape(len(grad) * channels, scatter.shape[1])  # a channel each: (N·C, kh·kw·L)
-    return backend.sparse_times_rows(scatter, rows).reshape(len(grad), channels, *geometry.input_size)
+    x = backend.xp.empty((batch, in_group * groups, geometry.input_size[0] * geometry.input_size[1]), grad.dtype)
+    step = max(1, blocks.CACHE_BLOCK_BYTES // (geometry.taps * geometry.positions * grad.itemsize))
+
+    def compute(block: tuple[int, int, int]) -> None:
+        image, group, first = block
+        last = min(first + step, in_group)
+        outputs = slice(group * out_group, (group + 1) * out_group)
+        filters = weight[outputs, first:last].reshape(out_group, -1)  # (O/groups, C·kh·kw)
+        columns = filters.T @ grad[image, outputs].reshape(out_group, -1)  # (C·kh·kw, O/groups) @ (O/groups, L)
+        columns = columns.reshape(last - first, -1)  # (C·kh·kw, L) -> (C, kh·kw·L)
+        x[image, group * in_group + first : group * in_group + last] = backend.sparse_times_rows(scatter, columns)
+
+    backend.map(
+        compute,
+        [(n, group, first) for n in range(batch) for group in range(groups) for first in range(0, in_group, step)],
+    )
+    return x.reshape(*x.shape[:2], *geometry.input_size)
 
 
 def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeometry, groups: int) -> Array:

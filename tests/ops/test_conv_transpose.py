@@ -1,5 +1,7 @@
 """conv_transpose2d: the multiplication by the transpose of conv2d's sparse matrix."""
 
+import contextlib
+
 import numpy as np
 import oracles
 import pytest
@@ -9,9 +11,12 @@ from strategies import ConvCase, Machine, convolutions, random_cases, seeded, tr
 
 from minifcn import Tensor, ops
 from minifcn.autograd import gradcheck
+from minifcn.backend import get_backend
 from minifcn.errors import DtypeError, ShapeError
 from minifcn.nn import bilinear_weight
 from minifcn.ops import geometry as geometry_module
+from minifcn.ops import phases
+from minifcn.ops.separable import axis_matrices
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -267,3 +272,94 @@ def test_every_copy_of_the_patch_matrix_follows_it(monkeypatch):
         once = ops.conv2d(x, Tensor(np.ones((1, 2, 3, 3), np.float32))).data.copy()
         ops.patch_matrix(60, 3).data[...] = 2
         assert_array_equal(ops.conv2d(x, Tensor(np.ones((1, 2, 3, 3), np.float32))).data, 2 * once)
+
+
+def goes_by_axes(weight, geometry):
+    return axis_matrices(get_backend("cpu"), weight, geometry) is not None
+
+
+@pytest.mark.cpu_only("a GPU goes by the definition")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("kernel", "by_axes"),
+    [
+        (bilinear_weight(1, 4)[0, 0], True),
+        (bilinear_weight(1, 64)[0, 0], True),
+        (np.outer([1.0, 2, 0, 1], [3.0, 0, -1, 2]), True),  # zeros, and another kernel across than down
+        (np.outer([1.0, 2, 0, 1], [3.0, 0, -1, 2]) + np.eye(4), False),
+        (bilinear_weight(1, 4)[0, 0] * (1 + np.eye(4) * 1e-6), False),  # nearly a product
+        (np.zeros((4, 4)), False),
+    ],
+)
+def test_only_a_column_times_a_row_goes_along_both_axes(kernel, by_axes, dtype):
+    """Rows and columns exchanged, a product that is only nearly one, or a division by zero."""
+    weight = np.zeros((3, 3, *kernel.shape), dtype)
+    weight[range(3), range(3)] = kernel
+    x = seeded(2, 3, 5, 7).data.astype(dtype)
+    arguments = {"stride": (2, 3), "padding": (1, 2), "output_padding": (0, 1)}
+    geometry = geometry_module.ConvGeometry.of_transposed("test", (5, 7), kernel.shape, (2, 3), (1, 2), (0, 1), 1)
+    assert goes_by_axes(weight, geometry) == by_axes
+    results = []
+    for route in (contextlib.nullcontext(), ops.conv_route("sparse")):
+        with route:
+            tensor = Tensor(x, requires_grad=True)
+            y = ops.conv_transpose2d(tensor, Tensor(weight), **arguments)
+            y.backward(np.cos(np.arange(y.size, dtype=dtype)).reshape(y.shape))
+        assert y.dtype == tensor.grad.dtype == dtype
+        results.append([y.data, tensor.grad])
+    for one, other in zip(*results, strict=True):
+        assert_allclose(one, other, rtol=0, atol=20 * np.finfo(dtype).eps * (1 + np.abs(other).max()))
+
+
+@pytest.mark.cpu_only("a GPU goes by the definition")
+@random_cases
+@given(transposed_convolutions())
+def test_bilinear_enlarging_at_any_geometry(case: ConvCase):
+    """One axis's stride, padding, dilation or output padding taken for the other's; a block of channels left out."""
+    channels, kernel = case.x_shape[1], case.weight_shape[2:]
+    arguments = {**case.arguments, "groups": 1}
+    weight = np.zeros((channels, channels, *kernel))
+    weight[range(channels), range(channels)] = np.outer(np.arange(1, kernel[0] + 1), 2 + np.arange(kernel[1]))
+    x = seeded(*case.x_shape, seed=case.seed)
+    with case.machine.running():
+        y = ops.conv_transpose2d(x, Tensor(weight), **arguments)
+        assert gradcheck(lambda x: ops.conv_transpose2d(x, Tensor(weight), **arguments), [x])
+    assert_allclose(y.data, oracles.conv_transpose2d(x.numpy(), weight, None, **arguments), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.cpu_only("a GPU goes by the definition")
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "output_padding"),
+    [(4, 2, 0, 0), (4, 2, 1, 1), ((2, 6), (1, 3), (0, 5), (0, 2)), ((6, 3), (2, 3), (3, 1), (1, 0)), (2, 2, 3, 1)],
+)
+def test_phases_give_what_the_definition_does(kernel, stride, padding, output_padding, groups, monkeypatch):
+    """Phases in another order, a frame cut off within a cell, groups mixed up; of both convolutions, all three maps."""
+    transposed, plain = (4, 3, *np.broadcast_to(kernel, 2)), (6, 4 // groups, *np.broadcast_to(kernel, 2))
+    arguments = {"stride": stride, "padding": padding, "groups": groups}
+    operations = [
+        (lambda x, w: ops.conv_transpose2d(x, w, output_padding=output_padding, **arguments), transposed),
+        (lambda x, w: ops.conv2d(x, w, **arguments), plain),
+    ]
+    splits, split = [], phases.split_weight
+    monkeypatch.setattr(phases, "split_weight", lambda *given: splits.append(given) or split(*given))
+    for operation, shape in operations:
+        results = []
+        for route in (contextlib.nullcontext(), ops.conv_route("sparse")):
+            x, weight = seeded(2, 4, 7, 8), seeded(*shape, seed=1)
+            with route:
+                y = operation(x, weight)
+                y.backward(np.cos(np.arange(y.size)).reshape(y.shape))
+            results.append([y.data, x.grad, weight.grad])
+        for one, other in zip(*results, strict=True):
+            assert one.shape == other.shape
+            assert_allclose(one, other, rtol=1e-11, atol=1e-11)
+    assert splits  # or nothing has been compared
+
+
+def test_phases_beyond_the_budget_go_by_the_definition(monkeypatch):
+    """A temporary of the size of the result, however large that is."""
+    monkeypatch.setattr("minifcn.backend._budget_bytes", 1000)
+    geometry = geometry_module.ConvGeometry.of_transposed("test", (3, 3), 4, 2, 0, 0, 1)
+    assert not phases.fit(get_backend("cpu"), geometry, 1, 2, 8)
+    assert phases.fit(get_backend("cpu"), geometry, 1, 1, 8)
