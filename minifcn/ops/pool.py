@@ -24,12 +24,13 @@ class MaxPool2d(Function):
     def forward(ctx: Context, x: Array, *, geometry: ConvGeometry, want_winners: bool) -> Any:
         ctx.geometry = geometry
         largest = ctx.backend.xp.empty((*x.shape[:2], *geometry.output_size), x.dtype)
+        planes, outputs = _planes(x), _planes(largest)
 
-        def pool(channels: slice) -> None:
-            rows = _largest(ctx.backend, x[:, channels], geometry, axis=2)  # (N, c, Ho, W)
-            _largest(ctx.backend, rows, geometry, axis=3, out=largest[:, channels])
+        def pool(part: slice) -> None:
+            rows = _largest(ctx.backend, planes[:, part], geometry, axis=2)  # (1, n, Ho, W)
+            _largest(ctx.backend, rows, geometry, axis=3, out=outputs[:, part])
 
-        ctx.backend.map(pool, ctx.backend.channel_blocks(x))
+        ctx.backend.map(pool, ctx.backend.channel_blocks(planes))
         # Both are kept by the layers before and after anyway, so that saving them takes no memory, as winners would.
         ctx.save(x, largest)
         return (largest, _winners(ctx.backend, x, largest, geometry)) if want_winners else largest
@@ -37,15 +38,28 @@ class MaxPool2d(Function):
     @staticmethod
     def backward(ctx: Context, grad: Array) -> Array:
         (x, largest), geometry = ctx.saved, ctx.geometry
-        grad_x = ctx.backend.xp.zeros(x.shape, grad.dtype)
+        grad_x = ctx.backend.xp.empty(x.shape, grad.dtype)
+        all_planes = [_planes(array) for array in (x, grad_x, largest, grad)]
+        overlap = any(step < window for step, window in zip(geometry.stride, geometry.window_size, strict=True))
 
-        def route(channels: slice) -> None:
-            own, target, y, g = (array[:, channels] for array in (x, grad_x, largest, grad))
-            for _, outputs, inputs, wins in _wins(ctx.backend, own, y, geometry):
-                target[inputs] += g[outputs] * wins
+        def route(part: slice) -> None:
+            own, target, y, g = (planes[:, part] for planes in all_planes)
+            target[...] = 0
+            written = set()  # places of the window; without overlap, each pixel has one
+            for place, outputs, inputs, wins in _wins(ctx.backend, own, y, geometry):
+                if overlap or place in written:
+                    target[inputs] += g[outputs] * wins
+                else:
+                    ctx.backend.xp.multiply(g[outputs], wins, out=target[inputs])
+                written.add(place)
 
-        ctx.backend.map(route, ctx.backend.channel_blocks(x))
+        ctx.backend.map(route, ctx.backend.channel_blocks(all_planes[0]))
         return grad_x
+
+
+def _planes(images: Array) -> Array:
+    """(N, C, H, W) -> (1, N·C, H, W): pooling knows no images, and blocks of single planes fit the cache."""
+    return images.reshape(1, images.shape[0] * images.shape[1], *images.shape[2:])
 
 
 def _largest(backend: Backend, x: Array, geometry: ConvGeometry, *, axis: int, out: Array | None = None) -> Array:
