@@ -101,3 +101,11 @@ class _Job:
         finally:
             self.left.clear()  # if the caller was interrupted: helpers stop after what they are at
             self.errors = {}  # an error holds this frame, which would hold the error
+            self.function, self.items = (
+                _nothing,
+                (),
+            )  # a helper that is still asleep has this job before it, not its arrays
+
+
+def _nothing(item: Any) -> None:
+    """What is left of a job that is done."""

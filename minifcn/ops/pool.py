@@ -43,12 +43,13 @@ def max_pool(backend: Backend, x: Array, geometry: ConvGeometry) -> tuple[Array,
     sees it anyway, gives the places in the window in a byte each.
     """
     largest = backend.xp.empty((*x.shape[:2], *geometry.output_size), x.dtype)
+    planes, outputs = _planes(x), _planes(largest)
 
-    def pool(channels: slice) -> None:
-        rows = _largest(backend, x[:, channels], geometry, axis=2)  # (N, c, Ho, W)
-        _largest(backend, rows, geometry, axis=3, out=largest[:, channels])
+    def pool(part: slice) -> None:
+        rows = _largest(backend, planes[:, part], geometry, axis=2)  # (1, n, Ho, W)
+        _largest(backend, rows, geometry, axis=3, out=outputs[:, part])
 
-    backend.map(pool, backend.channel_blocks(x))
+    backend.map(pool, backend.channel_blocks(planes))
     return largest, None
 
 
@@ -57,15 +58,28 @@ def max_pool_gradient(
     backend: Backend, grad: Array, x: Array, largest: Array, winners: Array | None, geometry: ConvGeometry
 ) -> Array:
     """Each g (N, C, Ho, Wo) to the winner of its window: (N, C, H, W)."""
-    grad_x = backend.xp.zeros(x.shape, grad.dtype)
+    grad_x = backend.xp.empty(x.shape, grad.dtype)
+    all_planes = [_planes(array) for array in (x, grad_x, largest, grad)]
+    overlap = any(step < window for step, window in zip(geometry.stride, geometry.window_size, strict=True))
 
-    def route(channels: slice) -> None:
-        own, target, y, g = (array[:, channels] for array in (x, grad_x, largest, grad))
-        for _, outputs, inputs, wins in _wins(backend, own, y, geometry):
-            target[inputs] += g[outputs] * wins
+    def route(part: slice) -> None:
+        own, target, y, g = (planes[:, part] for planes in all_planes)
+        target[...] = 0
+        written = set()  # places of the window; without overlap, each pixel has one
+        for place, outputs, inputs, wins in _wins(backend, own, y, geometry):
+            if overlap or place in written:
+                target[inputs] += g[outputs] * wins
+            else:
+                backend.xp.multiply(g[outputs], wins, out=target[inputs])
+            written.add(place)
 
-    backend.map(route, backend.channel_blocks(x))
+    backend.map(route, backend.channel_blocks(all_planes[0]))
     return grad_x
+
+
+def _planes(images: Array) -> Array:
+    """(N, C, H, W) -> (1, N·C, H, W): pooling knows no images, and blocks of single planes fit the cache."""
+    return images.reshape(1, images.shape[0] * images.shape[1], *images.shape[2:])
 
 
 def _largest(backend: Backend, x: Array, geometry: ConvGeometry, *, axis: int, out: Array | None = None) -> Array:
