@@ -15,6 +15,7 @@ from minifcn.benchmarking import minifcn_side
 from minifcn.benchmarking.cases import FORWARD, TRAINING, WATCHED, Case
 from minifcn.benchmarking.side import Workload
 from minifcn.data import VOID
+from minifcn.errors import BenchmarkError
 from minifcn.ops.geometry import pair
 
 
@@ -71,6 +72,8 @@ class PyTorchSide:
             "relu": lambda: functional.relu(x),
             "loss": lambda: functional.cross_entropy(x, others["labels"], ignore_index=VOID),
         }
+        if case.operation not in compute:
+            raise BenchmarkError(f"{self.name}: has no such computation, or the benchmark does not know it.")
         forward = compute[case.operation]
 
         def run_forward() -> dict[str, Any]:
