@@ -29,7 +29,7 @@ FCN8S = {"name": "fcn8s", "num_classes": CLASSES, "width": 64, "geometry": "pape
 class Case:
     """One computation that every library is asked for. Everything is float32; sizes are (height, width).
 
-    operation: "conv2d", "conv_transpose2d", "max_pool2d", "relu", "loss" or "network".
+    operation: "conv2d", "conv_transpose2d", "max_pool2d", "relu", "loss", "loader" (reading a batch) or "network".
     pass_: FORWARD, without recording a graph; BACKWARD, forward and the gradients to the input and the weight; or
       TRAINING (networks): forward, loss, backward and a step of the optimiser.
     input_shape: (N, C, H, W). weight_shape: as ops.conv2d or ops.conv_transpose2d takes it; () without a weight.
@@ -174,6 +174,8 @@ def _other_operations() -> Iterator[Case]:
 
 
 def _networks() -> Iterator[Case]:
+    # What feeds `narrow`: a batch of the same shape, as one thread reads, scales, cuts and colours it.
+    yield Case("loader/forward", "other", "loader", FORWARD, (4, 3, 180, 240), quick=True)
     # Without dropout, whose random choices no two libraries share, outputs and gradients can be compared.
     narrow = {"name": "fcn2s", "num_classes": 11, "width": 16, "fc_width": 256, "geometry": "same", "dropout": 0.0}
     yield network_case("narrow", {**narrow, "batch_norm": True}, (4, 3, 180, 240), TRAINING, "adam", quick=True)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 import minifcn
-from minifcn import Tensor, models, no_grad, ops
+from minifcn import Tensor, data, models, no_grad, ops
 from minifcn.backend import get_backend, get_threads, set_threads
 from minifcn.benchmarking.cards import CupyCard
 from minifcn.benchmarking.cases import FORWARD, TRAINING, WATCHED, Case
 from minifcn.benchmarking.side import Card, Workload
 from minifcn.training import SGD, Adam, Optimizer, paper_groups
+from minifcn.weights.preprocessing import TORCHVISION
 
 # A step of an optimiser takes the same time whatever these are; they keep the numbers finite for many steps.
 SGD_LR, SGD_MOMENTUM, SGD_DECAY = 1e-4, 0.9, 5e-4
@@ -33,7 +40,7 @@ class MinifcnSide:
     def workload(self, case: Case, arrays: dict[str, np.ndarray], device: str) -> Workload:
         if case.operation == "network":
             return _network(case, arrays, device)
-        return _operation(case, arrays, device)
+        return _loader(case) if case.operation == "loader" else _operation(case, arrays, device)
 
     def matrix_product(self, size: int, device: str) -> Workload:
         backend = get_backend(device)
@@ -83,6 +90,31 @@ def _operation(case: Case, arrays: dict[str, np.ndarray], device: str) -> Worklo
         return {"output": y.data, **{name: t.grad for name, t in inputs.items() if t.requires_grad}}
 
     return run_both if backward else run_forward
+
+
+def _loader(case: Case) -> Workload:
+    """Batches of drawn pictures from PNG files, varied as the recipe from-scratch does, one by one in this thread."""
+    folder, size = tempfile.mkdtemp(), (case.input_shape[2], case.input_shape[3])
+    pictures = data.Shapes(size=size, length=10)
+    for index in range(len(pictures)):
+        sample = pictures[index]
+        for kind, array in (("images", sample.image), ("masks", sample.labels)):
+            path = Path(folder, kind, f"{index}.png")
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(array).save(path)
+    vary = data.Augment(crop=size, scale=(0.75, 1.35), jitter=0.25)
+    dataset = data.Folder(folder, "train")
+    loader = data.Loader(
+        dataset, case.input_shape[0], normalise=TORCHVISION.apply, augment=vary, drop_last=True, prefetch=0
+    )
+    batches = itertools.chain.from_iterable(map(loader.epoch, itertools.count()))
+
+    def read() -> dict[str, Any]:
+        batch = next(batches)
+        return {"images": batch.images, "labels": batch.labels}
+
+    weakref.finalize(read, shutil.rmtree, folder)  # the files go when nobody can read them any more
+    return read
 
 
 def make_network(case: Case) -> Any:

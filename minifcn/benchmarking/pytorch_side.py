@@ -17,6 +17,7 @@ from minifcn.benchmarking.cards import DEFAULT_FLAGS, TorchCard
 from minifcn.benchmarking.cases import FORWARD, TRAINING, WATCHED, Case
 from minifcn.benchmarking.side import Workload
 from minifcn.data import VOID
+from minifcn.errors import BenchmarkError
 from minifcn.ops.geometry import pair
 
 
@@ -83,6 +84,8 @@ class PyTorchSide:
             "relu": lambda: functional.relu(x),
             "loss": lambda: functional.cross_entropy(x, others["labels"], ignore_index=VOID),
         }
+        if case.operation not in compute:
+            raise BenchmarkError(f"{self.name}: has no such computation, or the benchmark does not know it.")
         forward = compute[case.operation]
 
         def run_forward() -> dict[str, Any]:

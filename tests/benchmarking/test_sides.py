@@ -161,3 +161,17 @@ def test_a_side_says_its_name_and_version():
         "minifcn",
         importlib.import_module("minifcn").__version__,
     )
+
+
+def test_the_loader_reads_other_pictures_each_time():
+    """The same batch again and again would measure a cache; a library without a loader would have failed."""
+    case = next(case for case in all_cases() if case.operation == "loader")
+    case = replace(case, input_shape=(2, 3, 40, 50))
+    workload = OURS.workload(case, make_arrays(case), "cpu")
+    first, second = workload(), workload()
+    assert first["images"].shape == (2, 3, 40, 50)
+    assert first["labels"].shape == (2, 40, 50)
+    assert (first["images"] != second["images"]).any()
+    for other in OTHERS:
+        with pytest.raises(BenchmarkError, match="no such computation"):
+            other.workload(case, make_arrays(case), "cpu")
