@@ -181,8 +181,8 @@ class Endless:
 
     def __getitem__(self, part):
         rows, columns = (np.arange(length)[one] for one, length in zip(part, self.shape, strict=False))
-        pixels = np.empty((len(rows), len(columns), 3), np.uint8)
-        pixels[:] = ((rows[:, None] // 7 + columns // 5) % 256)[:, :, None]
+        pixels = np.empty((len(rows), len(columns), 3), np.uint8)  # no wider numbers, which would take more than it
+        pixels[:] = (rows // 7).astype(np.uint8)[:, None, None] + (columns // 5).astype(np.uint8)[:, None]
         return pixels
 
 
@@ -192,14 +192,14 @@ def test_memory_does_not_grow_with_the_picture(monkeypatch, options):
     monkeypatch.setattr(prediction, "_PIXELS", 2**12)  # less than in either picture, as they are in a large one
     monkeypatch.setattr(prediction, "_SCORES", 2**12)
     model, peaks = network("fcn-basic"), []
-    for height, width in ((384, 384), (768, 1024)):
+    for height, width in ((384, 384), (384, 384), (768, 1024)):  # the first time, operations get their scratch memory
         height, width = (round(side / min(options.get("scales", [1]))) for side in (height, width))
         tracemalloc.start()
         labels = label_pixels(model, Endless(height, width), PLAIN, tile=128, overlap=32, **options)
         peaks.append(tracemalloc.get_traced_memory()[1] - labels.nbytes)
         tracemalloc.stop()
     more_pixels = 768 * 1024 - 384 * 384
-    assert peaks[1] - peaks[0] < 0.5 * more_pixels  # bytes; one plane of uint8 would be 1.0
+    assert peaks[2] - peaks[1] < 0.5 * more_pixels  # bytes; one plane of uint8 would be 1.0
 
 
 def test_probabilities_may_be_stored_elsewhere():

@@ -61,7 +61,7 @@ def choose(
 ) -> str:
     """The route of one of a convolution's three maps (forward, and the gradients to the input and to the weights)."""
     fits = winograd.fits(geometry, groups) and (
-        winograd.filter_bytes(channels, out_channels, dtype) <= backend.budget_bytes
+        winograd.smallest_bytes(geometry, channels, out_channels, dtype) <= backend.budget_bytes
     )
     forced = _forced.get()
     if forced is not None:

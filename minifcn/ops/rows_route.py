@@ -37,16 +37,15 @@ def convolve(
     y = xp.empty((len(x), len(weight), *geometry.output_size), x.dtype)
     matrix = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)  # (O, C, kh, kw) -> (O, kh·kw·C)
 
-    def compute(blocks: list[Block]) -> None:
-        for block in blocks:
-            target = y[block.images.start, :, block.rows].swapaxes(0, 1)  # (rows, O, Wo)
-            xp.matmul(matrix, _patches(backend, x, geometry, block), out=target)
-            if bias is not None:
-                target += bias[:, None]
-            if relu:
-                xp.maximum(target, 0, out=target)
+    def compute(block: Block) -> None:
+        target = y[block.images.start, :, block.rows].swapaxes(0, 1)  # (rows, O, Wo)
+        xp.matmul(matrix, _patches(backend, x, geometry, block), out=target)
+        if bias is not None:
+            target += bias[:, None]
+        if relu:
+            xp.maximum(target, 0, out=target)
 
-    backend.map(compute, share_out(backend, _split(backend, x, geometry)))
+    backend.map(compute, _split(backend, x, geometry))
     return y
 
 

@@ -91,9 +91,13 @@ def fits(geometry: ConvGeometry, groups: int) -> bool:
     return geometry.kernel_size == (3, 3) and geometry.stride == geometry.dilation == (1, 1) and groups == 1
 
 
-def filter_bytes(channels: int, out_channels: int, dtype: Any) -> int:
-    """The memory that U takes, for the larger tile."""
-    return TILE_4.places * channels * out_channels * np.dtype(dtype).itemsize
+def smallest_bytes(geometry: ConvGeometry, channels: int, out_channels: int, dtype: Any) -> int:
+    """The memory that this way takes at least: U, or V or M of one row of tiles, whichever is larger. For 4×4 outputs;
+    smaller tiles take less.
+    """
+    columns = -(-geometry.output_size[1] // TILE_4.outputs)
+    numbers = max(channels * out_channels, max(channels, out_channels) * columns)
+    return TILE_4.places * numbers * np.dtype(dtype).itemsize
 
 
 def convolve(

@@ -177,6 +177,8 @@ def chosen(batch=4, size=(64, 64), channels=64, out_channels=64, groups=1, dtype
         ({"kernel": (3, 1)}, "im2col"),
         ({"groups": 2}, "im2col"),
         ({"channels": 1024, "out_channels": 1024}, "im2col"),  # whose filters alone take 144 MiB
+        ({"batch": 1, "size": (4, 4000), "channels": 512}, "im2col"),  # one row of whose tiles takes 70 MiB
+        ({"batch": 1, "size": (4, 3600), "channels": 512}, "winograd-4x4"),
     ],
 )
 def test_the_route_follows_from_geometry_and_dtype(case, route):
