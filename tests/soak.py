@@ -85,10 +85,11 @@ def soak(folder: Path, minutes: float, steps: int, seed: int) -> int:
     """Kill and resume until the time is over. Prints a line for each run that ended; returns how many things grew."""
     run = config(write_pictures(folder / "data", count=40, sizes=((90, 120), (111, 99))), steps)
     chance, end = random.Random(seed), time.monotonic() + 60 * minutes
-    begin, own = time.monotonic(), look("self")
+    begin = time.monotonic()
     lives = [watch(run, folder / "undisturbed")]
     whole, expected = time.monotonic() - begin, hashes(folder / "undisturbed")
     print(f"undisturbed: {whole:.0f} s, at most {max(lives[0].memory):.0f} MiB", flush=True)
+    own = look("self")
     ended, out = 0, folder / "run"
     while time.monotonic() < end or out.exists():
         if time.monotonic() > end:

@@ -46,7 +46,7 @@ class RunFolder:
         self.checkpoint = path / "checkpoint.safetensors"
         self.model = path / "model.safetensors"
         self.best = path / "best.safetensors"
-        self.rows: list[dict[str, Any]] = []
+        self._lines: list[str] = []  # of metrics.csv: as text, an eighth of what dictionaries of a long run take
         self._lock: FolderLock | None = None
 
     def lock(self) -> None:
@@ -114,30 +114,28 @@ class RunFolder:
                 rows = list(csv.DictReader(file))
         except FileNotFoundError:
             rows = []
-        self.rows = [row for row in rows if _number(row.get("step")) <= limits.get(row["stage"], -1)]
+        kept = [row for row in rows if _number(row.get("step")) <= limits.get(row["stage"], -1)]
+        self._lines = [_csv_line(row) for row in kept]
 
     def metrics(self) -> str:
         """The text of metrics.csv, with the rows there are."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        return text.getvalue()
+        return "".join([",".join(COLUMNS), "\n", *self._lines])
 
     def start_rows(self, metrics: str = "") -> None:
         """Write metrics.csv anew: with the rows of this text, or with those there are."""
         if metrics:
-            self.rows = list(csv.DictReader(io.StringIO(metrics)))
+            self._lines = [_csv_line(row) for row in csv.DictReader(io.StringIO(metrics))]
         write_atomically(self.path / "metrics.csv", self.metrics().encode())
 
     def add_row(self, **values: Any) -> None:
         """One more row of metrics.csv, handed to the operating system at once. Missing columns stay empty."""
         row = {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in values.items()}
-        self.rows.append(row)
+        line = _csv_line(row)
+        self._lines.append(line)
         path = self.path / "metrics.csv"
         try:
             with open(path, "a", encoding="utf-8", newline="") as file:
-                csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
+                file.write(line)
         except OSError as error:  # a full disk does not say what was being written
             error.filename = str(path)
             raise
@@ -201,7 +199,7 @@ class RunFolder:
         stages: the finished ones, whose weights are in files. current: the networks of others, by stage. Nothing is
         drawn of pictures that cannot be read.
         """
-        visualize.curves(self.rows, self.path / "curves.png")
+        visualize.curves(csv.DictReader(io.StringIO(self.metrics())), self.path / "curves.png")
         samples = []
         for number in range(min(SHOWN, len(dataset))):
             with suppress(DataError):  # who trains and evaluates has said so, or was told to skip it
@@ -231,6 +229,13 @@ def _fold(config: Config) -> dict[str, Any] | None:
         return None
     splits = [config.split, config.val_split]
     return {"splits": splits, "number": config.fold, "count": config.folds, "group": config.group}
+
+
+def _csv_line(row: Mapping[str, Any]) -> str:
+    """A row of metrics.csv; missing columns stay empty, and those of other versions are left out."""
+    text = io.StringIO()
+    csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore").writerow(row)
+    return text.getvalue()
 
 
 def _number(text: str | None) -> float:
