@@ -25,7 +25,8 @@ def curves(rows: Iterable[Mapping[str, Any]], path: str | Path | None = None) ->
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = list(rows)
+    drawn = ("stage", "step", "loss", "mean_iu")  # the other columns of a long run would take most of its memory
+    rows = [{key: row.get(key) for key in drawn} for row in rows]
     stages = list(dict.fromkeys(str(row["stage"]) for row in rows))
     figure = Figure(figsize=(9, 7), dpi=100, layout="constrained", facecolor=matplotlib_color(PANEL))
     FigureCanvasAgg(figure)
