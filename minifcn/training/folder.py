@@ -130,6 +130,8 @@ class RunFolder:
     def add_row(self, **values: Any) -> None:
         """One more row of metrics.csv, handed to the operating system at once. Missing columns stay empty."""
         row = {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in values.items()}
+        if unknown := row.keys() - set(COLUMNS):
+            raise ValueError(f"metrics.csv has no column {', '.join(sorted(unknown))}")
         line = _csv_line(row)
         self._lines.append(line)
         path = self.path / "metrics.csv"
