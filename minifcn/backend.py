@@ -7,7 +7,6 @@ by its device's name, once per operation, in `Function.apply`; no operation asks
 import ctypes
 import functools
 import math
-import os
 import re
 import sys
 import threading
@@ -18,12 +17,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import scipy.sparse
-from threadpoolctl import ThreadpoolController
 
 from minifcn import gpu
 from minifcn.errors import DeviceError, MinifcnError, OutOfMemoryError, UsageError
 from minifcn.kernels import DeviceKernels
-from minifcn.threads import Crew, can_start_threads
+from minifcn.threads import get_threads, map_on_threads
 
 Array = Any  # an array of some backend: numpy.ndarray or cupy.ndarray
 Item = TypeVar("Item")
@@ -179,8 +177,7 @@ class Backend:
         items = list(items)
         if self.workers == 1 or (large and len(items) == 1):
             return [function(item) for item in items]
-        with _blas().limit(limits=1, user_api="blas"):
-            return _find_crew(self.workers).map(function, items)
+        return map_on_threads(function, items, self.workers)
 
 
 class _GpuBackend(Backend):
@@ -356,57 +353,8 @@ def choose_device(device: str) -> tuple[str, str]:
     return "gpu", "a CUDA device answers"
 
 
-_thread_count: int | None = None
 _budget_bytes: int | None = None
-_lock = threading.Lock()
-_crew: Crew | None = None
 _scratch = threading.local()
-
-
-@functools.cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-def _find_crew(threads: int) -> Crew:
-    """The crew of so many threads; one of another number is dismissed."""
-    global _crew
-    with _lock:
-        if _crew is None or _crew.threads != threads:
-            _forget_crew()
-            _crew = Crew(threads)
-        return _crew
-
-
-def _forget_crew() -> None:
-    global _crew
-    if _crew is not None:
-        _crew.dismiss()
-    _crew = None
-
-
-def _after_fork() -> None:
-    """Threads do not live on in a child process: it makes its own, when it needs them."""
-    global _lock
-    _lock = threading.Lock()  # a thread of the parent may have held it
-    _forget_crew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def get_threads() -> int:
-    """How many threads the CPU backend uses: what `set_threads` said, else what BLAS was set to (OMP_NUM_THREADS,
-    OPENBLAS_NUM_THREADS), else the cores this process may use; 1 where threads cannot be started, as in a browser.
-    """
-    global _thread_count
-    if _thread_count is None:
-        with _lock:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            pools = [pool["num_threads"] for pool in _blas().info() if pool["user_api"] == "blas"]
-            _thread_count = min([cores, *pools]) if can_start_threads() else 1
-    return _thread_count
 
 
 def keep_freed_memory() -> None:
@@ -435,18 +383,3 @@ def set_budget(bytes_per_worker: int) -> None:
             f"set_budget: a whole number of bytes is needed, 1 MiB (2**20) at least, not {bytes_per_worker}."
         )
     _budget_bytes = bytes_per_worker
-
-
-def set_threads(threads: int) -> None:
-    """Use `threads` threads for matrix products and for the blocks of a convolution, in this whole process.
-
-    Results are the same from run to run for one number of threads; between numbers they differ by rounding, because
-    sums are grouped differently.
-    """
-    global _thread_count
-    if threads < 1:
-        raise UsageError(f"--threads {threads}: at least 1 is needed.")
-    if threads > 1 and not can_start_threads():
-        raise UsageError(f"--threads {threads}: this Python cannot start threads; use --threads 1, or leave it out.")
-    _thread_count = threads
-    _blas().limit(limits=threads, user_api="blas")

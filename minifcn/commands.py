@@ -10,9 +10,10 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from minifcn.backend import choose_device, get_backend, keep_freed_memory, set_threads
+from minifcn.backend import choose_device, get_backend, keep_freed_memory
 from minifcn.errors import MinifcnError, OutOfMemoryError, UsageError
 from minifcn.gpu import PRECISIONS, parse_bytes, set_deterministic, set_precision
+from minifcn.threads import set_threads
 
 # What --data takes, in the help of every command.
 ACCEPTED_DATA = "a folder of images and masks, voc:ROOT, sbd:ROOT, voc+sbd:ROOT, camvid:ROOT, or shapes"

@@ -1,4 +1,4 @@
-"""Threads: whether this Python can start them, and a crew of them that works through a list of items.
+"""Threads: how many this process computes with, and a crew of them that works through a list of items.
 
 In a browser (Pyodide) none can be started, and everything is done in turn.
 """
@@ -6,10 +6,15 @@ In a browser (Pyodide) none can be started, and everything is done in turn.
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
+
+from threadpoolctl import ThreadpoolController
+
+from minifcn.errors import UsageError
 
 
 @functools.cache
@@ -22,6 +27,43 @@ def can_start_threads() -> bool:
         return False
     thread.join()
     return True
+
+
+def get_threads() -> int:
+    """How many threads the CPU backend uses: what `set_threads` said, else what BLAS was set to (OMP_NUM_THREADS,
+    OPENBLAS_NUM_THREADS), else the cores this process may use; 1 where threads cannot be started, as in a browser.
+    """
+    global _thread_count
+    if _thread_count is None:
+        with _lock:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            pools = [pool["num_threads"] for pool in _blas().info() if pool["user_api"] == "blas"]
+            _thread_count = min([cores, *pools]) if can_start_threads() else 1
+    return _thread_count
+
+
+def set_threads(threads: int) -> None:
+    """Use `threads` threads for matrix products and for the blocks of a convolution, in this whole process.
+
+    Results are the same from run to run for one number of threads; between numbers they differ by rounding, because
+    sums are grouped differently. Raises UsageError below 1, and above 1 where threads cannot be started.
+    """
+    global _thread_count
+    if threads < 1:
+        raise UsageError(f"--threads {threads}: at least 1 is needed.")
+    if threads > 1 and not can_start_threads():
+        raise UsageError(f"--threads {threads}: this Python cannot start threads; use --threads 1, or leave it out.")
+    _thread_count = threads
+    _blas().limit(limits=threads, user_api="blas")
+
+
+def map_on_threads(function: Callable[[Any], Any], items: Sequence[Any], threads: int) -> list[Any]:
+    """`[function(item) for item in items]`, on so many threads, while BLAS is held to one in each of them.
+
+    Raises the exception of the first item that has one.
+    """
+    with _blas().limit(limits=1, user_api="blas"):
+        return _find_crew(threads).map(function, items)
 
 
 class Crew:
@@ -109,3 +151,41 @@ class _Job:
 
 def _nothing(item: Any) -> None:
     """What is left of a job that is done."""
+
+
+_thread_count: int | None = None
+_crew: Crew | None = None
+_lock = threading.Lock()
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def _find_crew(threads: int) -> Crew:
+    """The crew of so many threads; one of another number is dismissed."""
+    global _crew
+    with _lock:
+        if _crew is None or _crew.threads != threads:
+            _forget_crew()
+            _crew = Crew(threads)
+        return _crew
+
+
+def _forget_crew() -> None:
+    global _crew
+    if _crew is not None:
+        _crew.dismiss()
+    _crew = None
+
+
+def _after_fork() -> None:
+    """Threads do not live on in a child process: it makes its own, when it needs them."""
+    global _lock
+    _lock = threading.Lock()  # a thread of the parent may have held it
+    _forget_crew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

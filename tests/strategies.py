@@ -18,7 +18,7 @@ import minifcn.autograd.tensor
 import minifcn.nn.module
 import minifcn.ops.geometry
 import minifcn.ops.shape
-from minifcn import Tensor, backend, ops
+from minifcn import Tensor, backend, ops, threads
 from minifcn.backend import Backend, get_backend
 from minifcn.ops import blocks, rows_route, winograd
 
@@ -49,7 +49,7 @@ class Machine:
             patch.setattr(winograd, "BLOCK_BYTES", self.block_bytes)
             patch.setattr(Backend, "block_bytes", self.block_bytes)
             patch.setattr(backend._GpuBackend, "block_bytes", self.block_bytes)
-            patch.setattr(backend, "_thread_count", self.threads)
+            patch.setattr(threads, "_thread_count", self.threads)
             yield
 
 

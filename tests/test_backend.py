@@ -1,33 +1,16 @@
-"""The seam between mathematics and machine: devices, threads, and what is said when a device is not there."""
+"""The seam between mathematics and machine: devices, and what is said when one is not there."""
 
-import os
 import sys
-import threading
-import time
 import types
 
 import numpy as np
 import pytest
 import scipy.sparse
-from numpy.testing import assert_allclose, assert_array_equal
-from strategies import seeded
-from threadpoolctl import threadpool_info
+from numpy.testing import assert_allclose
 
-from minifcn import Tensor, backend, ops
-from minifcn.backend import get_backend, get_threads, set_threads
-from minifcn.errors import DeviceError, UsageError
-
-
-@pytest.fixture
-def threads():
-    """Whatever a test sets, the tests after it have the number from before."""
-    before = get_threads()
-    yield
-    set_threads(before)
-
-
-def blas_threads():
-    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+from minifcn import Tensor, backend
+from minifcn.backend import get_backend
+from minifcn.errors import DeviceError
 
 
 def test_the_cpu_is_numpy_and_scipy():
@@ -51,116 +34,6 @@ def test_a_sparse_matrix_times_each_row(rows):
     matrix, dense = generator.standard_normal((4, 3)), generator.standard_normal((rows, 3))
     product = get_backend("cpu").sparse_times_rows(scipy.sparse.csr_matrix(matrix), dense)
     assert_allclose(product, dense @ matrix.T)
-
-
-def test_map_keeps_the_order_of_the_items(threads):
-    """Results in the order in which threads finish."""
-    started = threading.Barrier(2, timeout=10)
-
-    def work(item):
-        if item < 2:
-            started.wait()  # both at once, or never: the items really run side by side
-        return item * item
-
-    set_threads(2)
-    assert get_backend("cpu").map(work, range(20)) == [item * item for item in range(20)]
-
-
-@pytest.mark.parametrize("count", [1, 2])
-def test_an_exception_in_a_thread_reaches_the_caller(threads, count):
-    """Swallowed by the pool, and a part of the output never written; BLAS left at one thread."""
-    set_threads(count)
-    before = blas_threads()
-
-    def work(item):
-        raise KeyError(item)
-
-    with pytest.raises(KeyError):
-        get_backend("cpu").map(work, range(4))
-    assert blas_threads() == before
-    assert get_backend("cpu").map(str, range(3)) == ["0", "1", "2"]
-
-
-def test_nothing_to_do_is_done_at_once(threads):
-    """An empty batch, for which the caller waits forever: nobody finishes its last item."""
-    set_threads(2)
-    assert get_backend("cpu").map(str, []) == []
-
-
-def test_another_number_of_threads_ends_the_helpers_of_the_old_one(threads):
-    """A notebook that compares numbers of threads collects them all."""
-    for count in (3, 4, 2):
-        set_threads(count)
-        get_backend("cpu").map(str, range(8))
-    for _ in range(1000):  # each ends when it wakes up
-        helpers = [thread for thread in threading.enumerate() if thread.name.startswith("minifcn-")]
-        if len(helpers) == 1:
-            break
-        time.sleep(0.01)
-    assert len(helpers) == 1
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_child_process_makes_threads_of_its_own(threads):
-    """It has no thread but the one that forked, and would wait forever for the helpers of its parent."""
-    set_threads(2)
-    get_backend("cpu").map(str, range(2))
-    child = os.fork()
-    if child == 0:
-        started = threading.Barrier(2, timeout=10)
-        code = 1
-        try:
-            get_backend("cpu").map(lambda _: started.wait(), range(2))
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
-def test_blas_is_held_to_one_thread_for_each_worker_while_they_work(threads):
-    """Two workers with two BLAS threads each on two cores: twice as slow."""
-    set_threads(2)
-    inside = get_backend("cpu").map(lambda _: blas_threads(), range(4))
-    assert inside == [{1}] * 4
-    assert blas_threads() == {2}
-
-
-def test_threads_can_be_set(threads):
-    """--threads that changes one pool and not the other."""
-    for count in (1, 2):
-        set_threads(count)
-        assert get_threads() == count
-        assert get_backend("cpu").workers == count
-        assert blas_threads() == {count}
-
-
-@pytest.mark.parametrize("count", [0, -1])
-def test_fewer_than_one_thread_is_refused(threads, count):
-    """A pool without workers waits for ever."""
-    with pytest.raises(UsageError, match=f"--threads {count}: at least 1 is needed"):
-        set_threads(count)
-
-
-def test_the_number_of_threads_follows_the_environment(monkeypatch):
-    """OMP_NUM_THREADS=1 in a container of one core, and a pool of 64 threads."""
-    monkeypatch.setattr(backend, "_thread_count", None)
-    assert get_threads() <= max(blas_threads())
-    assert get_threads() >= 1
-
-
-def test_results_hardly_depend_on_the_number_of_threads(threads):
-    """Blocks that overlap or leave a gap when there are two workers; sums may differ by rounding."""
-    results = []
-    for count in (1, 2, 2):
-        set_threads(count)
-        x, weight = seeded(2, 16, 40, 40, dtype=np.float32), seeded(16, 16, 3, 3, dtype=np.float32)
-        y = ops.conv_transpose2d(ops.conv2d(x, weight, padding=1), weight, stride=2)
-        y.backward(np.sin(y.data))
-        results.append([y.data, x.grad, weight.grad])
-    for one, two, again in zip(*results, strict=True):
-        assert_array_equal(two, again)
-        assert_allclose(one, two, rtol=1e-3, atol=1e-5 * np.abs(one).max())
 
 
 def fake_cupy(*, devices=1, broken=None):

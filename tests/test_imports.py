@@ -19,7 +19,7 @@ ALLOWED = {
     "errors": set(),
     "files": set(),
     "downloads": {"errors", "files"},
-    "threads": set(),
+    "threads": {"errors"},
     "gpu": {"errors"},
     "kernels": set(),
     "backend": {"errors", "threads", "gpu", "kernels"},
@@ -28,11 +28,11 @@ ALLOWED = {
     "nn": {"errors", "backend", "autograd", "ops"},
     "models": {"errors", "backend", "autograd", "ops", "nn", *LEAVES},
     **{leaf: {"errors", "files", "downloads", "threads"} for leaf in LEAVES},
-    SHARED_BY_COMMANDS: {"errors", "files", "backend", "gpu"},
+    SHARED_BY_COMMANDS: {"errors", "files", "backend", "gpu", "threads"},
     "prediction": {"errors", "autograd", "ops", "nn", "models", *LEAVES},
-    "training": {"errors", "files", "backend", "autograd", "ops", "nn", "models", "prediction", *LEAVES},
+    "training": {"errors", "files", "threads", "backend", "autograd", "ops", "nn", "models", "prediction", *LEAVES},
     # It calls the library as users do: "" is the package itself.
-    "benchmarking": {"", "errors", "backend", "autograd", "ops", "nn", "models", "training", *LEAVES},
+    "benchmarking": {"", "errors", "threads", "backend", "autograd", "ops", "nn", "models", "training", *LEAVES},
 }
 
 

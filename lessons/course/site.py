@@ -25,7 +25,7 @@ API = {
     "Training": ("minifcn.training",),
     "Metrics": ("minifcn.metrics",),
     "Pictures": ("minifcn.visualize",),
-    "Devices, errors": ("minifcn.backend", "minifcn.errors"),
+    "Devices, threads, errors": ("minifcn.backend", "minifcn.threads", "minifcn.errors"),
 }
 
 

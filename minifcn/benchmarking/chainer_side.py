@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.backend import get_threads, set_threads
 from minifcn.benchmarking.cases import FORWARD, Case
 from minifcn.benchmarking.side import Card, Workload
 from minifcn.data import VOID
 from minifcn.errors import BenchmarkError
+from minifcn.threads import get_threads, set_threads
 
 
 class _DefineByRunSide:

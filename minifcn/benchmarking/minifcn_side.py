@@ -15,10 +15,11 @@ from PIL import Image
 
 import minifcn
 from minifcn import Tensor, data, models, no_grad, ops
-from minifcn.backend import get_backend, get_threads, set_threads
+from minifcn.backend import get_backend
 from minifcn.benchmarking.cards import CupyCard
 from minifcn.benchmarking.cases import FORWARD, TRAINING, WATCHED, Case
 from minifcn.benchmarking.side import Card, Workload
+from minifcn.threads import get_threads, set_threads
 from minifcn.training import SGD, Adam, Optimizer, paper_groups
 from minifcn.weights.preprocessing import TORCHVISION
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minifcn.backend import get_backend, get_threads
+from minifcn.backend import get_backend
 from minifcn.benchmarking import cards, memory
 from minifcn.benchmarking.cards import busy_seconds, copy_rate
 from minifcn.benchmarking.cases import BACKWARD, FORWARD, GROUP_3X3, Case, make_arrays
@@ -15,6 +15,7 @@ from minifcn.benchmarking.machine import describe_machine
 from minifcn.benchmarking.measuring import Effort, ProductRates, Turns, cards_of, check_agreement, synchronizer
 from minifcn.benchmarking.side import Side
 from minifcn.errors import BenchmarkError
+from minifcn.threads import get_threads
 
 OURS = "minifcn"
 
@@ -32,7 +33,7 @@ def run_suite(
     """Measure the cases, and return the report: plain numbers, texts, lists and dictionaries; docs/benchmark.md says
     what they are.
 
-    sides: minifcn's first. All of them use as many threads as minifcn does now (backend.set_threads).
+    sides: minifcn's first. All of them use as many threads as minifcn does now (threads.set_threads).
     absent: libraries that are not among the sides, and why. measure_memory: whether to, for a case.
     A library that has no such computation is left out of a case; one that fails, or whose results are not minifcn's,
     has failed in it. The report says why.

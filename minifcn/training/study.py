@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from minifcn.backend import get_backend, get_threads
+from minifcn.backend import get_backend
 from minifcn.errors import DataError, TrainingError, UsageError
 from minifcn.files import to_json, write_atomically
 from minifcn.metrics import format_table
 from minifcn.models.dense_prediction import multiply_adds
+from minifcn.threads import get_threads
 from minifcn.training.assembly import PATCH_SIZE, build_network, open_split
 from minifcn.training.comparisons import (
     COMPARISONS,

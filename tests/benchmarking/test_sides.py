@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from minifcn import ops
-from minifcn.backend import get_threads, set_threads
 from minifcn.benchmarking import measuring, minifcn_side
 from minifcn.benchmarking.cases import BACKWARD, FORWARD, TRAINING, all_cases, make_arrays, network_case
 from minifcn.benchmarking.measuring import check_agreement
 from minifcn.benchmarking.side import find_sides, open_side
 from minifcn.errors import BenchmarkError
+from minifcn.threads import get_threads, set_threads
 
 SIDES, _ = find_sides()
 OTHERS = SIDES[1:]

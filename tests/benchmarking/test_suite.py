@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from minifcn.backend import get_threads, set_threads
 from minifcn.benchmarking import measuring
 from minifcn.benchmarking.cases import BACKWARD, FORWARD, GROUP_3X3, all_cases
 from minifcn.benchmarking.chart import draw_chart
@@ -16,6 +15,7 @@ from minifcn.benchmarking.report import full_text
 from minifcn.benchmarking.suite import geometric_means, run_suite
 from minifcn.errors import BenchmarkError
 from minifcn.files import to_json
+from minifcn.threads import get_threads, set_threads
 
 CASES = {case.name: case for case in all_cases()}
 TINY = [

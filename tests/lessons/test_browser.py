@@ -34,11 +34,12 @@ for lesson, sources in json.load(open({cells!r}, encoding="utf-8")).items():
 
 LIBRARY = """
 import numpy as np
-from minifcn import Tensor, ops, models, data, backend
+from minifcn import Tensor, ops, models, data
+from minifcn.threads import get_threads
 from minifcn.training import Adam
 from minifcn.weights import Preprocessing
 
-assert backend.get_threads() == 1
+assert get_threads() == 1
 network = models.FCN8s(9, width=2, fc_width=4, geometry="same")
 loader = data.Loader(data.Shapes("train", size=32), 2, normalise=Preprocessing().apply)
 adam = Adam(network.parameters(), lr=1e-3)
@@ -85,5 +86,5 @@ def test_lessons_run_without_threads(solutions, tmp_path):
 
 
 def test_threads_asked_for_where_there_are_none_are_refused(tmp_path):
-    done = _run("from minifcn.backend import set_threads\nset_threads(2)", tmp_path)
+    done = _run("from minifcn.threads import set_threads\nset_threads(2)", tmp_path)
     assert "use --threads 1" in done.stderr
