@@ -130,20 +130,23 @@ class Backend:
         return get_threads()
 
     @property
-    def block_bytes(self) -> int:
-        """How much of an array to work on at a time, where it is read and written several times: what a cache holds."""
+    def array_block_bytes(self) -> int:
+        """How much of an array to work on at a time, where it is read and written several times: what a cache holds.
+
+        The routes of a convolution bound what they make of one: COLUMN_BLOCK_BYTES, ROW_BLOCK_BYTES, BAND_BYTES.
+        """
         return 2**20
 
     def channel_blocks(self, x: Array) -> list[slice]:
-        """The channels of x (N, C, …) in blocks of about block_bytes, at least one for each worker: items for `map`."""
+        """The channels of x (N, C, …) in blocks of that size, at least one for each worker: items for `map`."""
         channels = x.shape[1]
-        most = max(1, self.block_bytes // max(1, x.nbytes // max(1, channels)))
+        most = max(1, self.array_block_bytes // max(1, x.nbytes // max(1, channels)))
         width = max(1, min(most, -(-channels // self.workers)))
         return [slice(first, min(first + width, channels)) for first in range(0, channels, width)]
 
     def ranges(self, length: int, itemsize: int) -> list[slice]:
-        """range(length) in slices of about block_bytes, one for each worker at least, none tiny: items for `map`."""
-        step = max(1, min(self.block_bytes // itemsize, max(2**14, -(-length // self.workers))))
+        """range(length) in slices of that size, one for each worker at least, none tiny: items for `map`."""
+        step = max(1, min(self.array_block_bytes // itemsize, max(2**14, -(-length // self.workers))))
         return [slice(first, min(first + step, length)) for first in range(0, length, step)]
 
     @property
@@ -288,7 +291,7 @@ class _GpuBackend(Backend):
         return False  # not measured on a GPU; dealing out costs the start of a kernel for each phase
 
     @property
-    def block_bytes(self) -> int:
+    def array_block_bytes(self) -> int:
         return 2**62  # everything at once: each block would cost the start of a kernel
 
     @property

@@ -43,12 +43,12 @@ class Machine:
     def running(self) -> Iterator[None]:
         """Small blocks, so that a small test goes through the bands that a large image goes through."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(blocks, "CACHE_BLOCK_BYTES", self.block_bytes)
+            patch.setattr(blocks, "COLUMN_BLOCK_BYTES", self.block_bytes)
             patch.setattr(blocks, "SMALLEST_SPLIT_BYTES", 0)
-            patch.setattr(rows_route, "BLOCK_BYTES", self.block_bytes)
-            patch.setattr(winograd, "BLOCK_BYTES", self.block_bytes)
-            patch.setattr(Backend, "block_bytes", self.block_bytes)
-            patch.setattr(backend._GpuBackend, "block_bytes", self.block_bytes)
+            patch.setattr(rows_route, "ROW_BLOCK_BYTES", self.block_bytes)
+            patch.setattr(winograd, "BAND_BYTES", self.block_bytes)
+            patch.setattr(Backend, "array_block_bytes", self.block_bytes)
+            patch.setattr(backend._GpuBackend, "array_block_bytes", self.block_bytes)
             patch.setattr(threads, "_thread_count", self.threads)
             yield
 

@@ -23,7 +23,7 @@ from minifcn.ops.geometry import ConvGeometry
 
 # Bytes of columns in one block: few enough to stay in the cache while the products read them; but at least as many as
 # the weights have, which each block reads once, and at most the budget.
-CACHE_BLOCK_BYTES = 4 * 2**20
+COLUMN_BLOCK_BYTES = 4 * 2**20
 # Below this, one block: handing work to a thread costs more than it saves.
 SMALLEST_SPLIT_BYTES = 2**17
 
@@ -54,7 +54,7 @@ def split_into_blocks(
     out_h, out_w = geometry.output_size
     row_bytes = channels * (geometry.taps if whole else geometry.kernel_size[1]) * out_w * itemsize
     total = batch * out_h * row_bytes
-    limit = min(max(CACHE_BLOCK_BYTES, weight_bytes, backend.block_bytes), backend.budget_bytes)
+    limit = min(max(COLUMN_BLOCK_BYTES, weight_bytes, backend.array_block_bytes), backend.budget_bytes)
     if total > SMALLEST_SPLIT_BYTES:
         limit = min(limit, -(-total // backend.workers))  # a block for each worker at least
     rows = max(1, limit // row_bytes)

@@ -14,7 +14,7 @@ import math
 
 from minifcn.backend import Array, Backend, with_kernel
 from minifcn.ops.blocks import (
-    CACHE_BLOCK_BYTES,
+    COLUMN_BLOCK_BYTES,
     Block,
     gather_columns,
     has_whole_patches,
@@ -143,7 +143,7 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
 
 def _is_large(weight_bytes: int) -> bool:
     """Whether a product with these weights is worth BLAS's own threads, if it cannot be split into blocks."""
-    return weight_bytes > CACHE_BLOCK_BYTES
+    return weight_bytes > COLUMN_BLOCK_BYTES
 
 
 def _kernel_matrices(backend: Backend, weight: Array, groups: int, whole: bool) -> list[Array]:

@@ -18,7 +18,7 @@ from minifcn.backend import Array, Backend
 from minifcn.ops.blocks import Block, share_out
 from minifcn.ops.geometry import ConvGeometry
 
-BLOCK_BYTES = 2 * 2**20  # of columns in one block
+ROW_BLOCK_BYTES = 2 * 2**20  # of columns in one block
 
 
 def fits(geometry: ConvGeometry, groups: int) -> bool:
@@ -94,12 +94,12 @@ def _inside(size: int, count: int, shift: int) -> tuple[int, int]:
 
 
 def _split(backend: Backend, x: Array, geometry: ConvGeometry, products: int = 0) -> list[Block]:
-    """Each image in blocks of about equally many rows: so many as have BLOCK_BYTES of columns, and as many `products`,
-    numbers for each row, as the budget allows.
+    """Each image in blocks of about equally many rows: so many as have ROW_BLOCK_BYTES of columns, and as many
+    `products`, numbers for each row, as the budget allows.
     """
     height, width = geometry.output_size
     columns = geometry.kernel_size[1] * x.shape[1] * width
-    most = min(BLOCK_BYTES // columns, backend.budget_bytes // max(columns, products)) // x.itemsize
+    most = min(ROW_BLOCK_BYTES // columns, backend.budget_bytes // max(columns, products)) // x.itemsize
     count = -(-height // max(1, most))
     bounds = [height * block // count for block in range(count + 1)]
     return [Block(slice(n, n + 1), slice(a, b)) for n in range(len(x)) for a, b in itertools.pairwise(bounds)]

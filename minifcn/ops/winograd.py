@@ -38,7 +38,7 @@ from minifcn.ops.geometry import ConvGeometry
 
 # Of V and M together in one band. Smaller ones would fit a core's own cache; but between two calls of NumPy a thread
 # needs the interpreter's lock, and with calls of few microseconds the threads do little but wait for each other.
-BLOCK_BYTES = 3 * 2**20
+BAND_BYTES = 3 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,7 +258,7 @@ def split(
     """
     rows_per_image, columns = (-(-size // tile.outputs) for size in geometry.output_size)
     both = channels + out_channels
-    tiles = max(BLOCK_BYTES // (tile.places * both * itemsize), 2 * channels * out_channels // both)
+    tiles = max(BAND_BYTES // (tile.places * both * itemsize), 2 * channels * out_channels // both)
     tiles = max(1, min(tiles, backend.budget_bytes // (tile.places * max(channels, out_channels) * itemsize)))
     total = batch * rows_per_image
     workers = max(1, min(backend.workers, total))
