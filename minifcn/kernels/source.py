@@ -28,6 +28,27 @@ GEOMETRY = (
 )
 BAND = "int first_row, int rows"  # of the output rows, those that are computed
 
+
+def _for_windows_around_pixel(body: str) -> str:
+    """C that runs `body` for each window, of output (first_row + a, b), whose place (k, l) shows the pixel (h, w).
+
+    Window a begins at pixel a·stride - padding, and its place k lies k·dilation further on; so place k shows h in
+    a = (h + padding - k·dilation) / stride, if that is a whole number and one of the outputs.
+    """
+    return f"""
+        for (int k = 0; k < kernel_h; ++k) {{
+            const int down = h + padding_h - k * dilation_h;
+            const int a = down / stride_h - first_row;
+            if (down < 0 || down % stride_h || a < 0 || a >= rows) continue;
+            for (int l = 0; l < kernel_w; ++l) {{
+                const int right = w + padding_w - l * dilation_w;
+                const int b = right / stride_w;
+                if (right < 0 || right % stride_w || b >= out_width) continue;
+{body}
+            }}
+        }}"""
+
+
 KERNELS = {
     "gather_columns": Kernel(
         # im2col: x (N, C, H, W) -> columns (C, kh·kw, rows, N, Wo), the layout of ops/blocks.py
@@ -54,19 +75,11 @@ KERNELS = {
         const int h = rest % height;   rest /= height;
         const int c = rest % channels;
         const int n = rest / channels;
-        REAL sum = 0;
-        for (int k = 0; k < kernel_h; ++k) {
-            const int down = h + padding_h - k * dilation_h;
-            const int a = down / stride_h - first_row;
-            if (down < 0 || down % stride_h || a < 0 || a >= rows) continue;
-            for (int l = 0; l < kernel_w; ++l) {
-                const int right = w + padding_w - l * dilation_w;
-                const int b = right / stride_w;
-                if (right < 0 || right % stride_w || b >= out_width) continue;
+        REAL sum = 0;"""
+        + _for_windows_around_pixel("""
                 const long long place = (long long)c * kernel_h * kernel_w + k * kernel_w + l;
-                sum += columns[((place * rows + a) * batch + n) * out_width + b];
-            }
-        }
+                sum += columns[((place * rows + a) * batch + n) * out_width + b];""")
+        + """
         x[i] += sum;
         """,
     ),
@@ -99,19 +112,12 @@ KERNELS = {
         """
         const int w = i % width, h = i / width % height;
         const long long outputs = i / width / height * out_height * out_width;
-        REAL sum = 0;
-        for (int k = 0; k < kernel_h; ++k) {
-            const int down = h + padding_h - k * dilation_h;
-            const int a = down / stride_h;
-            if (down < 0 || down % stride_h || a >= out_height) continue;
-            for (int l = 0; l < kernel_w; ++l) {
-                const int right = w + padding_w - l * dilation_w;
-                const int b = right / stride_w;
-                if (right < 0 || right % stride_w || b >= out_width) continue;
+        const int first_row = 0, rows = out_height;
+        REAL sum = 0;"""
+        + _for_windows_around_pixel("""
                 const long long output = outputs + (long long)a * out_width + b;
-                if (winners[output] == k * kernel_w + l) sum += grad[output];
-            }
-        }
+                if (winners[output] == k * kernel_w + l) sum += grad[output];""")
+        + """
         grad_x[i] = sum;
         """,
     ),
