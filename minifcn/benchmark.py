@@ -10,7 +10,7 @@ from minifcn.benchmarking.measuring import QUICK_ROUNDS, Effort
 from minifcn.benchmarking.report import full_text
 from minifcn.benchmarking.side import find_sides
 from minifcn.benchmarking.suite import run_suite
-from minifcn.commands import Parser, run_command
+from minifcn.commands import Parser, parse_names, run_command
 from minifcn.errors import UsageError
 from minifcn.files import to_json, write_atomically
 from minifcn.metrics.tables import format_table
@@ -33,7 +33,7 @@ def make_parser() -> Parser:
     add = parser.add_argument_group("what to measure").add_argument
     add("--list", action="store_true", help="print the cases, and end")
     cases = "only these cases; * stands for anything, and a name without its /pass for all its passes (default: all)"
-    add("--cases", type=_parse_names, default=(), metavar="NAME,NAME,…", help=cases)
+    add("--cases", type=parse_names, default=(), metavar="NAME,NAME,…", help=cases)
     quick = "few rounds of the most telling cases (or of --cases), memory of networks only: less than a minute"
     add("--quick", action="store_true", help=quick)
     add("--no-torch", action="store_true", help="leave PyTorch out, though it is installed")
@@ -44,10 +44,6 @@ def make_parser() -> Parser:
     add("--out", type=Path, default=Path("runs/benchmark"), metavar="DIR", help=out)
     parser.add_machine_options()
     return parser
-
-
-def _parse_names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(","))
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""What the commands share: how they end, and how they read sizes. Nothing is computed here."""
+"""What the commands share: how they end, and how they read sizes and lists. Nothing is computed here."""
 
 import argparse
 import errno
@@ -176,3 +176,18 @@ def parse_size(text: str) -> tuple[int, int]:
     if len(numbers) not in (1, 2) or min(numbers) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size; write HEIGHTxWIDTH (180x240) or one number (96)")
     return numbers[0], numbers[-1]
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """ "stages, skips" -> ("stages", "skips")."""
+    return tuple(name.strip() for name in text.split(","))
+
+
+def parse_numbers(text: str) -> tuple[float, ...]:
+    """ "0.75,1" -> (0.75, 1.0)."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number, nor numbers with commas between them, such as 0.5,1"
+        ) from None

@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from minifcn import visualize
-from minifcn.commands import Parser, parse_size, run_command
+from minifcn.commands import Parser, parse_numbers, parse_size, run_command
 from minifcn.data import Picture, voc_palette
 from minifcn.data.images import readable_suffixes
 from minifcn.data.voc import VOC_CLASSES
@@ -53,7 +53,7 @@ def make_parser() -> Parser:
     size = "scale pictures to this size for the network, or own for none (default: that of training, if there was one)"
     add("--size", type=_size, metavar="HxW", help=size)
     scales = "look in each of these sizes, as factors, and average the probabilities, as in 0.75,1,1.25 (default: 1)"
-    add("--scales", type=_numbers, default=(1.0,), metavar="FACTORS", help=scales)
+    add("--scales", type=parse_numbers, default=(1.0,), metavar="FACTORS", help=scales)
     add("--flip", action="store_true", help="look at the mirror image too, and average; takes twice the time")
     add = parser.add_argument_group("large pictures").add_argument
     tile = f"a picture larger than this is computed in parts; smaller parts need less memory (default: {TILE})"
@@ -74,15 +74,6 @@ def make_parser() -> Parser:
 
 def _size(text: str) -> tuple[int, int] | str:
     return OWN if text == OWN else parse_size(text)
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: numbers separated by commas are needed, as in 0.75,1,1.25"
-        ) from None
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from minifcn import data
-from minifcn.commands import ACCEPTED_DATA, Parser, parse_size, run_command
+from minifcn.commands import ACCEPTED_DATA, Parser, parse_names, parse_size, run_command
 from minifcn.training import comparisons, study
 
 EPILOG = """examples:
@@ -26,7 +26,7 @@ def make_parser() -> Parser:
     add = parser.add_argument_group("what to compare").add_argument
     add("--list", action="store_true", help="print the comparisons and what they train, and end")
     only = "only these comparisons, by name (default: all)"
-    add("--only", type=_parse_names, default=(), metavar="NAME,NAME,…", help=only)
+    add("--only", type=parse_names, default=(), metavar="NAME,NAME,…", help=only)
     add("--seeds", type=int, default=3, metavar="N", help="how many times to train everything (default: 3)")
     factor = "multiply the length of all training, which is that of the recipe miniature (default: 1)"
     add("--steps-factor", type=float, default=1.0, metavar="F", help=factor)
@@ -40,10 +40,6 @@ def make_parser() -> Parser:
     add("--jobs", type=int, default=1, metavar="N", help=jobs)
     parser.add_machine_options()
     return parser
-
-
-def _parse_names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(","))
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minifcn import data, models, weights
-from minifcn.commands import ACCEPTED_DATA, Parser, parse_size, run_command
+from minifcn.commands import ACCEPTED_DATA, Parser, parse_numbers, parse_size, run_command
 from minifcn.errors import DataError, UsageError, WeightsError
 from minifcn.metrics import figures_table, summary_table
 from minifcn.models.fcn import GEOMETRIES, LEARNED_UPSAMPLING, SKIPS
@@ -298,14 +298,6 @@ def parse_stages(text: str) -> tuple[str, ...]:
     if unknown := [name for name in names if name not in short and name not in short.values()]:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(short)}")
     return tuple(short.get(name, name) for name in names)
-
-
-def parse_numbers(text: str) -> tuple[float, ...]:
-    """ "1e-10,1e-12" -> (1e-10, 1e-12)."""
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number, nor numbers with commas between them") from None
 
 
 def parse_whole(text: str) -> tuple[int, ...]:
