@@ -19,6 +19,8 @@ from minifcn.threads import get_threads, set_threads
 
 
 class _DefineByRunSide:
+    """What the two sides share (see side.Side). The attributes, `operations` and `set_gradient` are each one's own."""
+
     name: str
     library: str
     version: str
@@ -26,10 +28,12 @@ class _DefineByRunSide:
     no_grad: Callable[[], Any]  # the context in which nothing is recorded
 
     def operations(self, case: Case, inputs: dict[str, Any], labels: np.ndarray | None) -> dict[str, Callable[[], Any]]:
-        raise NotImplementedError
+        """Those that the library has, by their names in `Case`: each computes y, a variable, from the inputs."""
+        raise NotImplementedError(f"{type(self).__name__} does not define operations")
 
     def set_gradient(self, y: Any, cotangent: np.ndarray) -> None:
-        raise NotImplementedError
+        """Let y.backward() begin with this array, of y's shape, in place of 1."""
+        raise NotImplementedError(f"{type(self).__name__} does not define set_gradient")
 
     def set_threads(self, threads: int) -> None:
         set_threads(threads)
