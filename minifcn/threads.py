@@ -143,10 +143,8 @@ class _Job:
         finally:
             self.left.clear()  # if the caller was interrupted: helpers stop after what they are at
             self.errors = {}  # an error holds this frame, which would hold the error
-            self.function, self.items = (
-                _nothing,
-                (),
-            )  # a helper that is still asleep has this job before it, not its arrays
+            # A helper that is still asleep has this job before it, but no arrays of the caller's.
+            self.function, self.items, self.results = _nothing, (), []
 
 
 def _nothing(item: Any) -> None:
