@@ -89,10 +89,15 @@ class Backend:
         operating system page by page, which can take longer than filling it.
         """
         buffers = vars(_scratch).setdefault("buffers", {})
-        count = math.prod(shape) * np.dtype(dtype).itemsize
-        if name not in buffers or buffers[name].nbytes < count:
-            buffers[name] = np.empty(count, np.uint8)
-        return buffers[name][:count].view(dtype).reshape(shape)
+        memory, arrays = buffers.get(name, (None, {}))
+        array = arrays.get((shape, dtype))
+        if array is None:
+            count = math.prod(shape) * np.dtype(dtype).itemsize
+            if memory is None or memory.nbytes < count or len(arrays) > 100:
+                memory, arrays = np.empty(count, np.uint8), {}  # arrays: what was given out, ready for the next time
+                buffers[name] = memory, arrays
+            array = arrays[shape, dtype] = memory[:count].view(dtype).reshape(shape)
+        return array
 
     def strided_view(self, array: Array, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
         """The numbers of a contiguous array in another shape, some of them several times; strides are in bytes."""
@@ -135,7 +140,7 @@ class Backend:
 
         The routes of a convolution bound what they make of one: COLUMN_BLOCK_BYTES, ROW_BLOCK_BYTES, BAND_BYTES.
         """
-        return 2**20
+        return 2**21
 
     def channel_blocks(self, x: Array) -> list[slice]:
         """The channels of x (N, C, …) in blocks of that size, at least one for each worker: items for `map`."""

@@ -5,10 +5,12 @@ In a browser (Pyodide) none can be started, and everything is done in turn.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any
 
@@ -37,7 +39,7 @@ def get_threads() -> int:
     if _thread_count is None:
         with _lock:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            pools = [pool["num_threads"] for pool in _blas().info() if pool["user_api"] == "blas"]
+            pools = [library.get_num_threads() for library in _blas().lib_controllers]
             _thread_count = min([cores, *pools]) if can_start_threads() else 1
     return _thread_count
 
@@ -54,7 +56,7 @@ def set_threads(threads: int) -> None:
     if threads > 1 and not can_start_threads():
         raise UsageError(f"--threads {threads}: this Python cannot start threads; use --threads 1, or leave it out.")
     _thread_count = threads
-    _blas().limit(limits=threads, user_api="blas")
+    _blas().limit(limits=threads)
 
 
 def map_on_threads(function: Callable[[Any], Any], items: Sequence[Any], threads: int) -> list[Any]:
@@ -62,8 +64,22 @@ def map_on_threads(function: Callable[[Any], Any], items: Sequence[Any], threads
 
     Raises the exception of the first item that has one.
     """
-    with _blas().limit(limits=1, user_api="blas"):
+    with _blas_on_one_thread():
         return _find_crew(threads).map(function, items)
+
+
+@contextlib.contextmanager
+def _blas_on_one_thread() -> Iterator[None]:
+    """As threadpoolctl's own limit, which looks up more and takes 25 µs: the time of a small layer's share of work."""
+    libraries = _blas().lib_controllers
+    before = [library.get_num_threads() for library in libraries]
+    for library in libraries:
+        library.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for library, threads in zip(libraries, before, strict=True):
+            library.set_num_threads(threads)
 
 
 class Crew:
@@ -102,7 +118,7 @@ class Crew:
         """One job; a function of its own, so that a helper that sleeps holds on to no arrays of the last one."""
         job = self._jobs.get()
         if job is not None:
-            job.work()
+            job.help()
         return job is not None
 
 
@@ -116,6 +132,11 @@ class _Job:
         self.left = list(range(len(items)))[::-1]  # numbers of items that nobody has taken yet
         self.finished: list[int] = []
         self.done = threading.Event()
+        self.context = contextvars.copy_context()  # with the caller's settings, such as a forced route
+
+    def help(self) -> None:
+        """Work as the caller would, in another thread."""
+        self.context.copy().run(self.work)
 
     def work(self) -> None:
         """Take items, and do them, until none is left. After an error the others are not done any more."""
@@ -158,7 +179,7 @@ _lock = threading.Lock()
 
 @functools.cache
 def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
+    return ThreadpoolController().select(user_api="blas")
 
 
 def _find_crew(threads: int) -> Crew:

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_info
 from minifcn import ops
 from minifcn.backend import get_backend
 from minifcn.errors import UsageError
+from minifcn.ops.routes import is_forced
 from minifcn.threads import get_threads, set_threads
 
 
@@ -39,6 +40,37 @@ def test_map_keeps_the_order_of_the_items(threads):
 
     set_threads(2)
     assert get_backend("cpu").map(work, range(20)) == [item * item for item in range(20)]
+
+
+def test_a_helper_has_the_settings_of_the_caller(threads):
+    """A route that is forced for the half of a layer which the caller itself computes, and not for the other."""
+    started = threading.Barrier(2, timeout=10)
+
+    def work(item):
+        started.wait()
+        return is_forced("sparse"), threading.get_ident()
+
+    set_threads(2)
+    with ops.conv_route("sparse"):
+        (first, caller), (second, helper) = get_backend("cpu").map(work, range(2))
+    assert (first, second) == (True, True)
+    assert caller != helper
+    assert not any(forced for forced, _ in get_backend("cpu").map(work, range(2)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_items_may_map_themselves(threads, count):
+    """Two gradients at a time, each of which maps its blocks: threads that wait for each other, or a result too few."""
+
+    def work(item):
+        return get_backend("cpu").map(lambda part: (item, part), range(5))
+
+    set_threads(count)
+    before = blas_threads()
+    for _ in range(50):
+        results = get_backend("cpu").map(work, range(3))
+        assert results == [[(item, part) for part in range(5)] for item in range(3)]
+    assert blas_threads() == before
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -16,7 +16,6 @@ import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from minifcn.backend import Array, Backend, with_kernel
 from minifcn.ops.geometry import ConvGeometry
@@ -118,15 +117,18 @@ def gather_columns(backend: Backend, x: Array, geometry: ConvGeometry, block: Bl
         padded[...] = 0
         padded[:, :, slab.inside[0], slab.inside[1]] = part
         part = padded
-    height = block.row_count if whole else slab.size[0]
-    places = geometry.taps if whole else geometry.kernel_size[1]
-    if places == 1 and part.shape[2:] == (height, geometry.output_size[1]) and len(part) == 1:
+    (_, channels, height, _), (kernel_h, kernel_w), width = part.shape, geometry.kernel_size, geometry.output_size[1]
+    is_done = not whole or (kernel_h, height) == (1, block.row_count)  # what rows share is what is asked for
+    if kernel_w == 1 and is_done and part.shape[3] == width and len(part) == 1:
         return part.transpose(1, 0, 2, 3)[:, :, :, None]  # a 1×1 kernel on one image: the image itself
-    shape = (x.shape[1], places, height, len(part), geometry.output_size[1])
-    columns = backend.scratch("columns", shape, x.dtype)
-    for place, window in enumerate(_windows(geometry, block.row_count, whole)):
-        columns[:, place] = part[window].transpose(1, 2, 0, 3)  # (n, C, h, Wo) -> (C, h, n, Wo)
-    return columns
+    columns = backend.scratch("columns", (channels, kernel_w, height, len(part), width), x.dtype)
+    for place, pixels in enumerate(_places(geometry)):
+        columns[:, place] = part[..., pixels].transpose(1, 2, 0, 3)  # (n, C, h, Wo) -> (C, h, n, Wo)
+    if is_done:
+        return columns
+    patches = backend.scratch("patches", (channels, kernel_h, kernel_w, block.row_count, *columns.shape[3:]), x.dtype)
+    patches[...] = _patches_in(backend, columns, geometry, block)
+    return patches.reshape(channels, geometry.taps, block.row_count, len(part), width)
 
 
 def kernel_row(columns: Array, geometry: ConvGeometry, block: Block, row: int, groups: int) -> Array:
@@ -146,19 +148,32 @@ def scatter_columns(backend: Backend, columns: Array, grad_x: Array, geometry: C
     columns: (…, P) with (C, kh·kw) leading. Where the padding was, the sum is dropped.
     """
     slab, channels = _slab(geometry, block.rows.start, block.rows.stop), grad_x.shape[1]
-    columns = columns.reshape(channels, geometry.taps, block.row_count, -1, geometry.output_size[1])
-    padded = backend.scratch("slab", (columns.shape[3], channels, *slab.size), columns.dtype)  # (n, C, h, w)
+    kernel_h, kernel_w = geometry.kernel_size
+    patches = columns.reshape(channels, kernel_h, kernel_w, block.row_count, -1, geometry.output_size[1])
+    shared = backend.scratch("shared", (channels, kernel_w, slab.size[0], *patches.shape[4:]), columns.dtype)
+    shared[...] = 0
+    for row in range(kernel_h):
+        first = row * geometry.dilation[0]
+        rows = slice(first, first + (block.row_count - 1) * geometry.stride[0] + 1, geometry.stride[0])
+        shared[:, :, rows] += patches[:, row]
+    padded = backend.scratch("slab", (patches.shape[4], channels, *slab.size), columns.dtype)  # (n, C, h, w)
     padded[...] = 0
-    for place, window in enumerate(_windows(geometry, block.row_count, whole=True)):
-        padded[window] += columns[:, place].transpose(2, 0, 1, 3)  # (C, rows, n, Wo) -> (n, C, rows, Wo)
+    for place, pixels in enumerate(_places(geometry)):
+        padded[..., pixels] += shared[:, place].transpose(2, 0, 1, 3)  # (C, h, n, Wo) -> (n, C, h, Wo)
     grad_x[block.images, :, slab.source[0], slab.source[1]] += padded[:, :, slab.inside[0], slab.inside[1]]
 
 
-def _windows(geometry: ConvGeometry, rows: int, whole: bool) -> Iterator[tuple[Any, ...]]:
-    """For each place of the kernel (or of one of its rows, over all rows of the slab), the pixels it meets."""
-    (stride_h, stride_w), (dilation_h, dilation_w) = geometry.stride, geometry.dilation
-    last_h, last_w = (rows - 1) * stride_h, (geometry.output_size[1] - 1) * stride_w
-    for i in range(geometry.kernel_size[0] if whole else 1):
-        vertical = slice(i * dilation_h, i * dilation_h + last_h + 1, stride_h) if whole else slice(None)
-        for j in range(geometry.kernel_size[1]):
-            yield ..., vertical, slice(j * dilation_w, j * dilation_w + last_w + 1, stride_w)
+def _places(geometry: ConvGeometry) -> Iterator[slice]:
+    """For each place in a row of the kernel, the pixels of a row of the slab that it meets."""
+    stride, dilation = geometry.stride[1], geometry.dilation[1]
+    last = (geometry.output_size[1] - 1) * stride
+    for place in range(geometry.kernel_size[1]):
+        yield slice(place * dilation, place * dilation + last + 1, stride)
+
+
+def _patches_in(backend: Backend, columns: Array, geometry: ConvGeometry, block: Block) -> Array:
+    """The whole patches in columns that rows share, a strided view: (C, kw, h, n, Wo) -> (C, kh, kw, rows, n, Wo)."""
+    channel, place, row, image, column = columns.strides
+    shape = (len(columns), *geometry.kernel_size, block.row_count, *columns.shape[3:])
+    strides = (channel, geometry.dilation[0] * row, place, geometry.stride[0] * row, image, column)
+    return backend.strided_view(columns, shape, strides)

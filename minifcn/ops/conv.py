@@ -8,9 +8,9 @@ and the last:
     weight_gradient   x, g -> dw    its adjoint for fixed x
 
 Each can be computed in several ways that give the same numbers up to rounding: by im2col and a matrix product
-(im2col_route.py, the one to read first), with Winograd's fewer multiplications (winograd.py), or as multiplication by
-an explicit sparse matrix (sparse_route.py). routes.py says which way is taken when. A stride that divides the kernel is
-turned into channels first (phases.py).
+(im2col_route.py, the one to read first; rows_route.py), with Winograd's fewer multiplications (winograd.py,
+winograd_rows.py), or as multiplication by an explicit sparse matrix (sparse_route.py). routes.py says which way is
+taken when. A stride that divides the kernel is turned into channels first (phases.py).
 """
 
 from typing import Any
@@ -19,11 +19,11 @@ from minifcn.autograd.function import Context, Function
 from minifcn.autograd.tensor import Tensor
 from minifcn.backend import Array, Backend
 from minifcn.errors import ShapeError
-from minifcn.ops import im2col_route, phases, rows_route, sparse_route, winograd
+from minifcn.ops import im2col_route, phases, rows_route, sparse_route
 from minifcn.ops.elementwise import pass_positive
 from minifcn.ops.geometry import ConvGeometry, Size
 from minifcn.ops.patches import check_images
-from minifcn.ops.routes import TILES, choose, is_forced
+from minifcn.ops.routes import WINOGRAD, choose, is_forced
 
 
 def convolve(
@@ -43,8 +43,9 @@ def convolve(
         parts, taps = phases.split_images(backend, x, geometry), phases.split_weight(weight, geometry)
         return convolve(backend, parts, taps, bias, phases.phase_geometry(geometry), groups, relu)
     route = choose(backend, geometry, len(x), x.shape[1], len(weight), groups, x.dtype)
-    if route in TILES:
-        return winograd.convolve(backend, x, weight, bias, geometry, TILES[route], relu)
+    if route in WINOGRAD:
+        way, tile = WINOGRAD[route]
+        return way.convolve(backend, x, weight, bias, geometry, tile, relu)
     if route == "im2col-rows":
         return rows_route.convolve(backend, x, weight, bias, geometry, relu)
     by = sparse_route if route == "sparse" else im2col_route
@@ -75,9 +76,10 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
         parts = phases.split_images(backend, x, geometry)
         taps = weight_gradient(backend, parts, grad, phases.phase_geometry(geometry), groups)
         return phases.merge_weight(taps, geometry)
-    route = choose(backend, geometry, len(x), x.shape[1], grad.shape[1], groups, x.dtype)
-    if route in TILES:
-        return winograd.weight_gradient(backend, x, grad, geometry, TILES[route])
+    route = choose(backend, geometry, len(x), x.shape[1], grad.shape[1], groups, x.dtype, to_weights=True)
+    if route in WINOGRAD:
+        way, tile = WINOGRAD[route]
+        return way.weight_gradient(backend, x, grad, geometry, tile)
     if route == "im2col-rows":
         return rows_route.weight_gradient(backend, x, grad, geometry)
     by = sparse_route if route == "sparse" else im2col_route
@@ -136,10 +138,26 @@ class Conv2d(Function):
         (x, weight, rectified), needs = ctx.saved, ctx.needs_input_grad
         if rectified is not None:
             grad = pass_positive(ctx.backend, grad, rectified)
-        grad_x = input_gradient(ctx.backend, grad, weight, ctx.geometry, ctx.groups) if needs[0] else None
-        grad_w = weight_gradient(ctx.backend, x, grad, ctx.geometry, ctx.groups) if needs[1] else None
+        grad_x, grad_w = _both_gradients(ctx, x, grad, weight)
         grad_b = grad.sum(axis=(0, 2, 3)) if needs[2] else None  # (N, O, Ho, Wo) -> (O,)
         return grad_x, grad_w, grad_b
+
+
+def _both_gradients(ctx: Context, x: Array, grad: Array, weight: Array) -> tuple[Array | None, Array | None]:
+    """dL/dx and dL/dw, as far as they are needed. Of a small layer both at once, a thread for each as long as both
+    last: then fewer threads wait for what cannot be shared out, such as turning the weights.
+    """
+
+    def to_input() -> Array | None:
+        return input_gradient(ctx.backend, grad, weight, ctx.geometry, ctx.groups) if ctx.needs_input_grad[0] else None
+
+    def to_weights() -> Array | None:
+        return weight_gradient(ctx.backend, x, grad, ctx.geometry, ctx.groups) if ctx.needs_input_grad[1] else None
+
+    if not all(ctx.needs_input_grad[:2]) or im2col_route.is_large(weight.nbytes):
+        return to_input(), to_weights()
+    grad_w, grad_x = ctx.backend.map(lambda gradient: gradient(), [to_weights, to_input])  # what takes longer first
+    return grad_x, grad_w
 
 
 def conv2d(

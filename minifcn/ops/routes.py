@@ -2,7 +2,8 @@
 
     "im2col"         columns of pixels and a matrix product, block by block (blocks.py); any geometry, exact
     "im2col-rows"    the same, with one small product for each row of output (rows_route.py); stride 1, exact
-    "winograd-4x4"   a quarter of the multiplications (winograd.py); 3×3, stride 1, float32; rounds to about 1e-5
+    "winograd-rows"  half of the multiplications (winograd_rows.py); 3×3, stride 1, float32; rounds to about 3e-6
+    "winograd-4x4"   a quarter of the multiplications (winograd.py), likewise; rounds to about 1e-5
     "winograd-2x2"   four ninths of them, and rounds to about 1e-6
     "sparse"         multiplication by the explicit sparse matrix (geometry.py): the definition, and the slowest
 
@@ -17,20 +18,27 @@ from typing import Any
 
 from minifcn.backend import Backend
 from minifcn.errors import UsageError
-from minifcn.ops import rows_route, winograd
+from minifcn.ops import rows_route, winograd, winograd_rows
 from minifcn.ops.geometry import ConvGeometry
 
-ROUTES = ("im2col", "im2col-rows", "winograd-4x4", "winograd-2x2", "sparse")
-TILES = {"winograd-4x4": winograd.TILE_4, "winograd-2x2": winograd.TILE_2}
+ROUTES = ("im2col", "im2col-rows", "winograd-rows", "winograd-4x4", "winograd-2x2", "sparse")
+# Winograd's ways: the module, and the tile.
+WINOGRAD = {
+    "winograd-rows": (winograd_rows, winograd.TILE_4),
+    "winograd-4x4": (winograd, winograd.TILE_4),
+    "winograd-2x2": (winograd, winograd.TILE_2),
+}
 
 # From how many output pixels on (of the whole batch) which way is fastest, by the smaller number of channels, in or
 # out: the last way for which there are enough, and im2col if there is none. Both gradients follow the same numbers.
+# Where winograd_rows.is_fast, with so many channels and pixels at least, that way is faster than all of these.
 # Measured on an AMD EPYC (Zen 4) with OpenBLAS 0.3.31, by timing all three maps on each route at each size.
 _FROM_PIXELS: tuple[tuple[int, tuple[tuple[int, str], ...]], ...] = (  # channels from, (pixels from, route)
     (64, ((256, "winograd-2x2"), (1024, "winograd-4x4"))),
     (32, ((2304, "winograd-4x4"),)),
     (1, ((1024, "im2col-rows"),)),
 )
+_ROWS_FROM_CHANNELS, _ROWS_FROM_PIXELS = 16, 256
 
 _forced: ContextVar[str | None] = ContextVar("forced", default=None)  # each thread has its own
 
@@ -57,18 +65,30 @@ def is_forced(name: str) -> bool:
 
 
 def choose(
-    backend: Backend, geometry: ConvGeometry, batch: int, channels: int, out_channels: int, groups: int, dtype: Any
+    backend: Backend,
+    geometry: ConvGeometry,
+    batch: int,
+    channels: int,
+    out_channels: int,
+    groups: int,
+    dtype: Any,
+    to_weights: bool = False,
 ) -> str:
-    """The route of one of a convolution's three maps (forward, and the gradients to the input and to the weights)."""
-    fits = winograd.fits(geometry, groups) and (
-        winograd.smallest_bytes(geometry, channels, out_channels, dtype) <= backend.budget_bytes
-    )
-    forced = _forced.get()
-    if forced is not None:
-        possible = {"im2col-rows": rows_route.fits(geometry, groups), **dict.fromkeys(TILES, fits)}
-        return forced if possible.get(forced, True) else "im2col"
-    if not fits or dtype != "float32" or not backend.winograd:
-        return "im2col"
-    pixels, fewer = batch * geometry.positions, min(channels, out_channels)
-    ways = next(ways for fewest, ways in _FROM_PIXELS if fewer >= fewest)
-    return next((route for least, route in reversed(ways) if pixels >= least), "im2col")
+    """The route of one of a convolution's three maps: forward, and the gradients to the input and `to_weights`."""
+    is_3x3 = winograd.fits(geometry, groups)
+    possible = {
+        route: is_3x3 and way.smallest_bytes(geometry, channels, out_channels, dtype) <= backend.budget_bytes
+        for route, (way, _) in WINOGRAD.items()
+    }
+    possible["im2col-rows"] = rows_route.fits(geometry, groups)
+    route = _forced.get()
+    if route is None:
+        if not is_3x3 or dtype != "float32" or not backend.winograd:
+            return "im2col"
+        pixels, fewer = batch * geometry.positions, min(channels, out_channels)
+        ways = next(ways for fewest, ways in _FROM_PIXELS if fewer >= fewest)
+        route = next((route for least, route in reversed(ways) if pixels >= least), "im2col")
+        is_large_enough = fewer >= _ROWS_FROM_CHANNELS and pixels >= _ROWS_FROM_PIXELS
+        if is_large_enough and winograd_rows.is_fast(geometry, channels, out_channels, to_weights):
+            route = "winograd-rows"
+    return route if possible.get(route, True) else "im2col"

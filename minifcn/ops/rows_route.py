@@ -71,20 +71,32 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
 
 def _patches(backend: Backend, x: Array, geometry: ConvGeometry, block: Block) -> Array:
     """The patches of each row of a block, a strided view of its columns: (rows, kh·kw·C, Wo)."""
-    (kernel_h, kernel_w), channels, width = geometry.kernel_size, x.shape[1], geometry.output_size[1]
-    columns = backend.scratch("columns", (block.row_count + kernel_h - 1, kernel_w, channels, width), x.dtype)
-    top = block.rows.start - geometry.padding[0]  # the row of the image that the first one shows; or of the padding
-    first, last = _inside(geometry.input_size[0], len(columns), top)
-    pixels = x[block.images.start, :, first + top : last + top].swapaxes(0, 1)  # (h, C, W)
-    columns[:first] = columns[last:] = 0
-    for j in range(kernel_w):
-        shift = j - geometry.padding[1]
-        left, right = _inside(geometry.input_size[1], width, shift)
-        place = columns[first:last, j]  # (h, C, Wo)
-        place[..., left:right] = pixels[..., left + shift : right + shift]
-        place[..., :left] = place[..., right:] = 0
-    shape = (block.row_count, kernel_h * kernel_w * channels, width)
+    kernel_h = geometry.kernel_size[0]
+    columns = gather_rows(backend, x, geometry, block, block.row_count + kernel_h - 1)  # (h, kw, C, Wo)
+    shape = (block.row_count, kernel_h * columns[0, :, :, 0].size, columns.shape[3])
     return backend.strided_view(columns, shape, (columns.strides[0], *columns.strides[2:]))
+
+
+def gather_rows(backend: Backend, x: Array, geometry: ConvGeometry, block: Block, count: int) -> Array:
+    """The columns of `count` rows of input from the first that a block's windows see, row by row: x (N, C, H, W) ->
+    (count, kw, C, Wo). What lies outside the image is zero. In scratch memory: good until the next block.
+    """
+    (_, channels, height, width), kernel_w = x.shape, geometry.kernel_size[1]
+    slab = backend.scratch("slab", (count, channels, geometry.output_size[1] + kernel_w - 1), x.dtype)
+    top, left = (
+        block.rows.start - geometry.padding[0],
+        -geometry.padding[1],
+    )  # the pixel that the slab's first one shows
+    first, last = _inside(height, count, top)
+    begin, end = _inside(width, slab.shape[2], left)
+    if (first, last, begin, end) != (0, *slab.shape[:1], 0, slab.shape[2]):
+        slab[...] = 0
+    pixels = x[block.images.start, :, first + top : last + top, begin + left : end + left]
+    slab[first:last, :, begin:end] = pixels.swapaxes(0, 1)  # (C, h, W) -> (h, C, W)
+    columns = backend.scratch("columns", (count, kernel_w, channels, geometry.output_size[1]), x.dtype)
+    row, channel, column = slab.strides
+    columns[...] = backend.strided_view(slab, columns.shape, (row, column, channel, column))
+    return columns
 
 
 def _inside(size: int, count: int, shift: int) -> tuple[int, int]:

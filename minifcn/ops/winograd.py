@@ -27,7 +27,7 @@ bias added and negative numbers cut off before the band leaves it. Bands are sha
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,21 +118,21 @@ def convolve(
     filters = transform_filters(backend, weight, tile)  # U: (p, O, C)
     evaluate, interpolate = (xp.asarray(m, x.dtype) for m in (tile.evaluate_input, tile.interpolate))
 
-    def compute(share: list[Band]) -> None:
-        for band in share:
-            tiles = gather(backend, "tiles", x, band, size=tile.inputs, step=tile.outputs, padding=geometry.padding)
-            values = _transform(backend, evaluate, tiles, "tiles").reshape(tile.places, x.shape[1], -1)  # V
-            products = backend.scratch("products", (tile.places, out_channels, values.shape[2]), x.dtype)
-            xp.matmul(filters, values, out=products)  # M: (p, O, C) @ (p, C, t) -> (p, O, t)
-            products = products.reshape(tile.inputs, tile.inputs, out_channels, band.rows, band.columns)
-            outputs = _transform(backend, interpolate, products, "outputs")  # (m, m, O, rows, columns)
-            if bias is not None:
-                outputs += bias[:, None, None]
-            if relu:
-                xp.maximum(outputs, 0, out=outputs)
-            _scatter(outputs, y, band)
+    def compute(band: Band) -> None:
+        tiles = gather(backend, "tiles", x, band, size=tile.inputs, step=tile.outputs, padding=geometry.padding)
+        values = _transform(backend, evaluate, tiles, "tiles").reshape(tile.places, x.shape[1], -1)  # V
+        products = backend.scratch("products", (tile.places, out_channels, values.shape[2]), x.dtype)
+        xp.matmul(filters, values, out=products)  # M: (p, O, C) @ (p, C, t) -> (p, O, t)
+        products = products.reshape(tile.inputs, tile.inputs, out_channels, band.rows, band.columns)
+        outputs = _transform(backend, interpolate, products, "outputs")  # (m, m, O, rows, columns)
+        if bias is not None:
+            outputs += bias[:, None, None]
+        if relu:
+            xp.maximum(outputs, 0, out=outputs)
+        _scatter(outputs, y, band)
 
-    backend.map(compute, split(backend, len(x), geometry, tile, x.shape[1], out_channels, x.itemsize))
+    shares = split(backend, len(x), geometry, tile, x.shape[1], out_channels, x.itemsize)
+    backend.map(compute, list(itertools.chain(*shares)))
     return y
 
 
@@ -323,8 +323,15 @@ def error_bound(x: Array, weight: Array, geometry: ConvGeometry, tile: Tile) -> 
     sum of the absolute values of its terms, u = 2⁻²⁴ (Higham 2002, section 3.1). That sum is what this computation
     gives if all numbers in it, the matrices' too, are replaced by their absolute values. float64, (N, O, Ho, Wo).
     """
-    absolute = Tile(tile.outputs, *map(np.abs, (tile.evaluate_input, tile.evaluate_filter, tile.interpolate)))
     roundings = 2 * tile.inputs + 2 * (3 + 1) + (x.shape[1] + 1) + 2 * tile.inputs  # of V, U (with G's own), M and y
+    return bound_of_rounding(convolve, roundings, x, weight, geometry, tile)
+
+
+def bound_of_rounding(
+    convolve: Callable[..., Array], roundings: int, x: Array, weight: Array, geometry: ConvGeometry, tile: Tile
+) -> Array:
+    """The bound of `error_bound`, for a way to convolve in which each term passes through so many roundings."""
+    absolute = Tile(tile.outputs, *map(np.abs, (tile.evaluate_input, tile.evaluate_filter, tile.interpolate)))
     gamma = roundings * 2.0**-24 / (1 - roundings * 2.0**-24)
     x, weight = (np.abs(array).astype(np.float64) for array in (x, weight))
     return gamma * convolve(get_backend("cpu"), x, weight, None, geometry, absolute)

@@ -11,17 +11,17 @@ from minifcn import Tensor, ops
 from minifcn.autograd import gradcheck
 from minifcn.backend import get_backend, set_budget
 from minifcn.errors import UsageError
-from minifcn.ops import ConvGeometry, routes, winograd
-from minifcn.ops.routes import TILES, conv_route
+from minifcn.ops import ConvGeometry, routes, winograd, winograd_rows
+from minifcn.ops.routes import WINOGRAD, conv_route
 
-both_tiles = pytest.mark.parametrize("route", TILES)
+every_way = pytest.mark.parametrize("route", WINOGRAD)
 
 
 def geometry(size, padding=1, kernel=3, stride=1, dilation=1):
     return ConvGeometry.of_convolution("test", size, kernel, stride, padding, dilation)
 
 
-@both_tiles
+@every_way
 def test_counts_of_a_kernel_of_ones(route):
     """A tile put a pixel aside, or padded on one side only, changes these counts; 7×6 cuts tiles at both edges."""
     with conv_route(route):
@@ -30,17 +30,17 @@ def test_counts_of_a_kernel_of_ones(route):
     assert_allclose(y, np.outer(rows, columns), rtol=1e-13)
 
 
-@both_tiles
+@every_way
 def test_each_matrix_is_right_for_polynomials(route):
     """One tile in one dimension: Aᵀ [(G w) ⊙ (Bᵀ d)] = Σ_k w_k d_{i+k}, for all unit vectors w and d, exactly."""
-    tile = TILES[route]
+    _, tile = WINOGRAD[route]
     for w in np.eye(3):
         for d in np.eye(tile.inputs):
             y = tile.interpolate @ ((tile.evaluate_filter @ w) * (tile.evaluate_input @ d))
             assert_allclose(y, [w @ d[i : i + 3] for i in range(tile.outputs)], atol=1e-15)
 
 
-@both_tiles
+@every_way
 @random_cases
 @given(case=small_convolutions())
 def test_it_equals_the_loops(route, case: ConvCase):
@@ -51,7 +51,7 @@ def test_it_equals_the_loops(route, case: ConvCase):
     assert_allclose(y.data, expected, rtol=1e-10, atol=1e-10)
 
 
-@both_tiles
+@every_way
 @random_cases
 @given(case=small_convolutions())
 def test_its_gradients_agree_with_finite_differences(route, case: ConvCase):
@@ -74,38 +74,39 @@ def test_all_routes_give_the_same(case: ConvCase):
             assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
 
 
-@both_tiles
+@every_way
 @pytest.mark.parametrize("channels", [3, 64])
 def test_float32_stays_within_its_bound(route, channels):
     """The bound holds for every output, is no more than 2,000 times what is seen, and is broken by a wrong entry."""
     x, weight = seeded(2, channels, 13, 18, dtype=np.float32).data, seeded(5, channels, 3, 3, dtype=np.float32).data
-    cpu, tile, place = get_backend("cpu"), TILES[route], geometry((13, 18))
-    exact = winograd.convolve(cpu, x.astype(float), weight.astype(float), None, place, tile)
-    error = np.abs(winograd.convolve(cpu, x, weight, None, place, tile) - exact)
-    bound = winograd.error_bound(x, weight, place, tile)
+    (way, tile), cpu, place = WINOGRAD[route], get_backend("cpu"), geometry((13, 18))
+    exact = way.convolve(cpu, x.astype(float), weight.astype(float), None, place, tile)
+    error = np.abs(way.convolve(cpu, x, weight, None, place, tile) - exact)
+    bound = way.error_bound(x, weight, place, tile)
     assert (error <= bound).all()
     assert (bound < 2000 * error.max()).all()
     evaluate = tile.evaluate_input.copy()
     evaluate[0, 0] *= 1.001
     wrong = winograd.Tile(tile.outputs, evaluate, tile.evaluate_filter, tile.interpolate)
-    assert (np.abs(winograd.convolve(cpu, x, weight, None, place, wrong) - exact) > bound).any()
+    assert (np.abs(way.convolve(cpu, x, weight, None, place, wrong) - exact) > bound).any()
 
 
 def test_what_float32_loses_is_what_the_documentation_says():
-    """Relative to the largest output, for 64 channels: about 1e-5 for tiles of 4×4, 1e-6 for tiles of 2×2."""
+    """Relative to the largest output, for 64 channels: about 1e-5 for tiles of 4×4, 3e-6 for 4 rows, 1e-6 for 2×2."""
     x, weight = seeded(1, 64, 32, 32, dtype=np.float32).data, seeded(64, 64, 3, 3, seed=1, dtype=np.float32).data
     lost = {}
-    for route, tile in TILES.items():
+    for route, (way, tile) in WINOGRAD.items():
         results = [
-            winograd.convolve(get_backend("cpu"), x.astype(t), weight.astype(t), None, geometry((32, 32)), tile)
+            way.convolve(get_backend("cpu"), x.astype(t), weight.astype(t), None, geometry((32, 32)), tile)
             for t in (np.float32, np.float64)
         ]
         lost[route] = np.abs(results[0] - results[1]).max() / np.abs(results[1]).max()
     assert 1e-6 < lost["winograd-4x4"] < 2e-5
+    assert 1e-6 < lost["winograd-rows"] < 6e-6
     assert 1e-7 < lost["winograd-2x2"] < 2e-6
 
 
-@both_tiles
+@every_way
 @pytest.mark.parametrize("threads", [1, 2])
 def test_runs_are_equal_bit_for_bit_at_one_number_of_threads(route, threads):
     """Partial sums added in the order in which threads happen to finish, or two threads in one scratch array."""
@@ -119,7 +120,7 @@ def test_runs_are_equal_bit_for_bit_at_one_number_of_threads(route, threads):
             assert_array_equal(first, second)
 
 
-@both_tiles
+@every_way
 def test_an_empty_batch_gives_an_empty_result(route):
     """The last batch of a filtered data set may hold nothing; the sum over nothing is zero, not what memory holds."""
     x, weight = seeded(0, 2, 5, 5), seeded(3, 2, 3, 3)
@@ -146,6 +147,22 @@ def test_bands_keep_to_the_budget():
     ]
 
 
+def test_rows_of_tiles_keep_to_the_budget():
+    """V, M or the products of dU of a block larger than what the user allowed; every row is in one block."""
+    cpu, place, x = get_backend("cpu"), geometry((62, 64)), np.zeros((2, 32, 62, 64), np.float32)
+    try:
+        set_budget(2**20)
+        blocks = winograd_rows._split(cpu, x, place, 64, winograd.TILE_4)
+    finally:
+        set_budget(64 * 2**20)
+    assert all(6 * max(96 * 64, 64 * 64, 96 * 64) * -(-block.row_count // 4) * 4 <= 2**20 for block in blocks)
+    for image in range(2):
+        rows = [block.rows for block in blocks if block.images == slice(image, image + 1)]
+        assert [row for part in rows for row in range(62)[part]] == list(range(62))
+        assert all(part.start % 4 == 0 for part in rows)
+    assert len(winograd_rows._split(cpu, x, place, 64, winograd.TILE_4)) < len(blocks)
+
+
 def test_a_budget_of_less_than_a_mebibyte_is_refused():
     """With none at all, a convolution would be cut into bands of nothing."""
     with pytest.raises(UsageError, match="1 MiB"):
@@ -155,20 +172,28 @@ def test_a_budget_of_less_than_a_mebibyte_is_refused():
 # ------------------------------------------------------------------------------------------------- which way, and when
 
 
-def chosen(batch=4, size=(64, 64), channels=64, out_channels=64, groups=1, dtype=np.float32, **options):
-    dtype = np.dtype(dtype)
-    return routes.choose(get_backend("cpu"), geometry(size, **options), batch, channels, out_channels, groups, dtype)
+def chosen(
+    batch=4, size=(64, 64), channels=64, out_channels=64, groups=1, dtype=np.float32, to_weights=False, **options
+):
+    place, dtype = geometry(size, **options), np.dtype(dtype)
+    return routes.choose(get_backend("cpu"), place, batch, channels, out_channels, groups, dtype, to_weights)
 
 
 @pytest.mark.parametrize(
     ("case", "route"),
     [
-        ({}, "winograd-4x4"),
-        ({"batch": 1, "size": (24, 24)}, "winograd-2x2"),
-        ({"batch": 1, "size": (12, 12)}, "im2col"),
-        ({"channels": 32}, "winograd-4x4"),
-        ({"channels": 32, "batch": 1, "size": (24, 24)}, "im2col"),
-        ({"channels": 31}, "im2col-rows"),
+        ({"channels": 256}, "winograd-4x4"),
+        ({"channels": 256, "out_channels": 256, "batch": 1, "size": (24, 24)}, "winograd-2x2"),
+        ({"channels": 256, "out_channels": 256, "batch": 1, "size": (12, 12)}, "im2col"),
+        ({}, "winograd-rows"),
+        ({"size": (64, 123)}, "winograd-4x4"),  # with rows of over 1.5 million multiplications
+        ({"size": (64, 44)}, "winograd-rows"),
+        ({"size": (64, 44), "to_weights": True}, "winograd-4x4"),  # too many sums for too little work
+        ({"size": (64, 45), "to_weights": True}, "winograd-rows"),
+        ({"channels": 16, "batch": 1, "size": (16, 16)}, "winograd-rows"),
+        ({"channels": 16, "batch": 1, "size": (15, 17)}, "im2col"),
+        ({"channels": 32, "size": (64, 500)}, "winograd-4x4"),
+        ({"channels": 15}, "im2col-rows"),
         ({"channels": 3, "batch": 1, "size": (24, 24)}, "im2col"),
         ({"dtype": np.float64}, "im2col"),
         ({"stride": 2}, "im2col"),
@@ -197,12 +222,12 @@ def test_a_forced_route_ends_with_its_block():
         with pytest.raises(ZeroDivisionError), conv_route("im2col"):
             raise ZeroDivisionError
         assert chosen() == "sparse"
-    assert chosen() == "winograd-4x4"
+    assert chosen() == "winograd-rows"
 
 
 def test_an_unknown_route_is_refused_with_the_known_ones():
     """A slip of the pen would compare a route with itself."""
-    with pytest.raises(UsageError, match=r"'winograd' is not one of im2col, im2col-rows, winograd-4x4"):
+    with pytest.raises(UsageError, match=r"'winograd' is not one of im2col, im2col-rows, winograd-rows, winograd-4x4"):
         conv_route("winograd").__enter__()
 
 
