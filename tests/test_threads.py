@@ -135,4 +135,4 @@ def test_results_hardly_depend_on_the_number_of_threads(threads):
         results.append([y.data, x.grad, weight.grad])
     for one, two, again in zip(*results, strict=True):
         assert_array_equal(two, again)
-        assert_allclose(one, two, rtol=1e-3, atol=1e-5 * np.abs(one).max())
+        assert_allclose(one, two, rtol=0, atol=3e-6 * np.abs(one).max())  # float32; 4e-7 was seen
