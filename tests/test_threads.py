@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from threadpoolctl import threadpool_info
 from minifcn import ops
 from minifcn.backend import get_backend
 from minifcn.errors import UsageError
-from minifcn.threads import get_threads, set_threads
+from minifcn.threads import _Job, get_threads, set_threads
 
 
 @pytest.fixture
@@ -60,6 +61,17 @@ def test_nothing_to_do_is_done_at_once(threads):
     """An empty batch, for which the caller waits forever: nobody finishes its last item."""
     set_threads(2)
     assert get_backend("cpu").map(str, []) == []
+
+
+def test_a_helper_that_is_still_asleep_holds_on_to_no_array():
+    """The job of a map that is done waits for it to wake up, with what went in and what came out."""
+    items = [np.ones(3), np.ones(3)]
+    job = _Job(np.sqrt, items)
+    job.work()
+    results = job.wait()
+    arrays = [weakref.ref(array) for array in (*items, *results)]
+    del items, results
+    assert [array() for array in arrays] == [None] * 4
 
 
 def test_another_number_of_threads_ends_the_helpers_of_the_old_one(threads):
