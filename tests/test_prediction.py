@@ -170,7 +170,7 @@ def test_scaled_pictures_are_tiled_alike(options):
     """
     model, image = network("fcn-basic"), cells(260, 330)
     whole = probabilities_of(model, image, tile=2000, **options)
-    assert_allclose(probabilities_of(model, image, tile=96, **options), whole, atol=2e-3)
+    assert_allclose(probabilities_of(model, image, tile=96, **options), whole, atol=5e-6)
 
 
 class Endless:

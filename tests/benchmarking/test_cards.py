@@ -63,7 +63,8 @@ def test_the_report_of_a_gpu_says_more(fake):
         rate = convolution["bytes"] / convolution["results"][name]["median_seconds"]
         share = convolution["results"][name]["share_of_copy_rate"]
         assert share == pytest.approx(rate / report["card"]["copy_bytes_per_second"])
-    assert network["ratios"]["Again"]["peak_memory"] == pytest.approx(1, abs=0.2)
+    # Whoever is measured first fills the caches of matrices, which then are there before the other begins.
+    assert network["ratios"]["Again"]["peak_memory"] == pytest.approx(1, abs=0.05)
     text = full_text(report)
     assert "card      fake device, driver" in text
     assert "flags     minifcn: tf32 False; Again: tf32 False" in text

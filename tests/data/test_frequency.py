@@ -133,10 +133,10 @@ def test_drawn_pictures_are_three_quarters_background():
     """A part of `shapes` is enough: the weights of 60 pictures lie near those of 120 others."""
     first = count_pixels(Shapes(size=48), most=60)
     second = count_pixels(Shapes(size=48, seed=1), most=120)
-    assert class_frequencies(first)[0] == pytest.approx(0.75, abs=0.05)
+    assert class_frequencies(first)[0] == pytest.approx(0.75, abs=0.02)  # 60 pictures are a sample: 0.003 off
     weights = [class_weights(counts, "median-frequency") for counts in (first, second)]
     assert (weights[0] == 1).sum() == 1  # of nine classes
-    assert_allclose(*weights, rtol=0.5)
+    assert_allclose(*weights, rtol=0.3)  # of two samples: the rarest class differs by a fifth
     assert weights[0][0] < 0.2
 
 
@@ -144,7 +144,7 @@ def test_camvid(shared_data):
     """The published shares of all pixels; the frequencies, over fewer images, can only be higher."""
     counts = count_pixels(Folder(shared_data / "camvid", "train"))
     shares = [0.1754, 0.2421, 0.0102, 0.3296, 0.0467, 0.1012, 0.0122, 0.0117, 0.0611, 0.0067, 0.0030]
-    assert_allclose(counts.pixels / counts.pixels.sum(), shares, rtol=0, atol=1e-4)
+    assert_allclose(counts.pixels / counts.pixels.sum(), shares, rtol=0, atol=5e-5)  # given to 4 digits
     assert (class_frequencies(counts) >= counts.pixels / counts.pixels.sum()).all()
     weights = class_weights(counts, "median-frequency")
     assert (weights == 1).sum() == 1

@@ -149,7 +149,7 @@ def test_the_three_adjustments_are_made_one_after_the_other():
     x = sample.image * 1.2
     x = 0.7 * x + 0.3 * (x @ [0.299, 0.587, 0.114]).mean()
     x = 1.4 * x - 0.4 * (x @ [0.299, 0.587, 0.114])[..., None]
-    assert_allclose(adjust_color(sample, 1.2, 0.7, 1.4).image, x, rtol=0, atol=0.51)
+    assert_allclose(adjust_color(sample, 1.2, 0.7, 1.4).image, x, rtol=0, atol=0.501)  # rounded to whole numbers
 
 
 def test_jitter_changes_colours_and_nothing_else():
@@ -166,7 +166,7 @@ def test_jitter_changes_colours_and_nothing_else():
     brightness = np.array([one.image.mean() for one in changed]) / sample.image.mean()
     assert 0.69 < brightness.min() < 0.75
     assert 1.25 < brightness.max() < 1.32
-    assert brightness.mean() == pytest.approx(1, abs=0.04)
+    assert brightness.mean() == pytest.approx(1, abs=0.04)  # of 200 factors: three standard errors
     spread = np.array([one.image.std() for one in changed]) / sample.image.std() / brightness
     assert spread.std() > 0.1  # contrast and saturation of their own
 

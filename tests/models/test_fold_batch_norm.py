@@ -44,7 +44,7 @@ def test_folding_batch_normalisation_changes_no_score(name, dtype):
     image = Tensor(images(*size, channels=model.architecture["in_channels"]).data.astype(dtype))
     with no_grad():
         expected, scores = model(image).data, folded(image).data
-    tolerance = (1e-11 if dtype == np.float64 else 1e-4) * np.abs(expected).max()
+    tolerance = (1e-11 if dtype == np.float64 else 2e-5) * np.abs(expected).max()  # 2e-6 was seen in float32
     assert np.ptp(expected) > 0
     assert_allclose(scores, expected, rtol=0, atol=tolerance)
 

@@ -184,7 +184,7 @@ def test_the_mean_gradient_of_many_masks_approaches_the_whole_one(weights):
     distances, spreads = standard_scores(segmentation_loss(class_weights=weights, keep_pixels=0.25), 0.25, weights)
     assert np.abs(distances).max() < 4
     assert 0.3 < np.sqrt((distances**2).mean()) < 2
-    assert_allclose(spreads, 1, atol=0.1)
+    assert_allclose(spreads, 1, atol=0.1)  # of 1500 draws: five standard errors
 
 
 @pytest.mark.cpu_only("statistics, and long")
@@ -342,7 +342,7 @@ def test_what_is_warned_of_happens():
             ).group(1)
         )
 
-    assert change("mean", 1e-10) == pytest.approx(1, abs=1e-5)
+    assert change("mean", 1e-10) == pytest.approx(1)
     assert not change("sum", 1e-2) < 1
     for reduction, lr in (("mean", 1e-10), ("sum", 1e-2)):
         assert change(reduction, suggested(reduction, lr)) < 0.995

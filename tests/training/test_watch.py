@@ -135,8 +135,8 @@ def test_the_figures_are_those_of_the_step():
     learned = {name: one for name, one in model.named_parameters() if one.requires_grad}
     whole = math.sqrt(sum(float((one.grad.astype(float) ** 2).sum()) for one in learned.values()))
     weight = math.sqrt(sum(float((before[name].astype(float) ** 2).sum()) for name in learned))
-    assert step.signs.gradient_norm == pytest.approx(whole, rel=1e-5)
-    assert step.signs.update_ratio == pytest.approx(1e-2 * whole / weight, rel=1e-2)
+    assert step.signs.gradient_norm == pytest.approx(whole)
+    assert step.signs.update_ratio == pytest.approx(1e-2 * whole / weight)
     assert step.signs.predicted.sum() == pytest.approx(1)
     assert step.signs.row()["predicted"].count(" ") == 8
 
@@ -200,7 +200,7 @@ def test_a_run_that_learns_nothing_says_so(tmp_path, quick, capsys):
         assert float(row["gradient_norm"]) > 0
         assert float(row["update_ratio"]) < 1e-6
         assert 0 <= float(row["dead_relus"]) <= 1
-        assert_allclose(sum(map(float, row["predicted"].split())), 1, atol=1e-2)
+        assert_allclose(sum(map(float, row["predicted"].split())), 1, atol=5e-3)  # nine shares of three digits
 
 
 def test_pictures_are_refreshed_as_the_run_goes(tmp_path, monkeypatch):
