@@ -6,6 +6,7 @@ that), so it does not notice. Results come to the host explicitly, in the assert
 imported in place of numpy.testing's.
 """
 
+import functools
 import inspect
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ import minifcn.training.evaluation
 import minifcn.training.run
 from minifcn import backend
 from minifcn.backend import Backend, get_backend
+from minifcn.errors import DeviceError
 
 CPU, FAKE, GPU = "cpu", "fake-gpu", "gpu"
 everywhere = [CPU, FAKE, pytest.param(GPU, marks=pytest.mark.gpu)]
@@ -47,6 +49,16 @@ _CHOOSING = [
     minifcn.training.loop.train,
     minifcn.training.run.Run.__init__,
 ]
+
+
+@functools.cache
+def why_no_gpu() -> str:
+    """Why nothing can be run on a real GPU here; empty if one answers."""
+    try:
+        cupy = get_backend("gpu").xp
+    except DeviceError as error:
+        return str(error)
+    return "the fake device stands in its place" if "fake" in cupy.__version__ else ""
 
 
 @contextmanager
