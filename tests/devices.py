@@ -55,10 +55,13 @@ _CHOOSING = [
 def why_no_gpu() -> str:
     """Why nothing can be run on a real GPU here; empty if one answers."""
     try:
-        cupy = get_backend("gpu").xp
+        return "the fake device stands in its place" if _is_fake(get_backend("gpu")) else ""
     except DeviceError as error:
         return str(error)
-    return "the fake device stands in its place" if "fake" in cupy.__version__ else ""
+
+
+def _is_fake(one: Backend) -> bool:
+    return "fake" in one.xp.__version__
 
 
 @contextmanager
@@ -135,6 +138,11 @@ def assert_allclose(actual: Any, desired: Any, *arguments: Any, **options: Any) 
 def default_backend() -> Backend:
     """The backend of what is made where nobody says otherwise."""
     return get_backend(minifcn.autograd.tensor.Tensor.__init__.__kwdefaults__["device"])
+
+
+def device_in_use() -> str:
+    """The name among those above of where things are made where nobody says otherwise."""
+    return FAKE if _is_fake(default_backend()) else default_backend().name
 
 
 def on_device(array: Any) -> Any:

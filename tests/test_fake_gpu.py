@@ -26,11 +26,13 @@ from safetensors.numpy import load_file
 from tiny_runs import call, few_pictures, start, tiny
 
 import minifcn
-from minifcn import Tensor, evaluate, models, ops, predict
+from minifcn import Tensor, evaluate, models, no_grad, ops, predict
 from minifcn.autograd.function import Function
 from minifcn.data import Loader, Shapes
 from minifcn.errors import DeviceError, TrainingError
 from minifcn.kernels import KERNELS
+from minifcn.models import surgery
+from minifcn.models.dense_prediction import atrous, framed
 from minifcn.training import SGD, Adam, loop, segmentation_loss
 from minifcn.training.losses import LOSSES
 from minifcn.weights import Preprocessing
@@ -229,6 +231,17 @@ def test_the_library_says_where_every_tensor_is_made():
         "line 1: Tensor",
         "line 3: evaluate",
     ]
+
+
+@pytest.mark.parametrize(
+    ("make", "size"), [(surgery.fully_convolutional, 224), (surgery.fold_batch_norm, 32), (framed, 2), (atrous, 2)]
+)
+def test_a_network_made_of_another_is_where_that_is(fake, make, size):
+    """Left on the CPU, which tests that make all on one device by default do not see either."""
+    made = make(models.VGG11(3, 1, 2, batch_norm=True).eval().to("gpu"))
+    assert {parameter.device for parameter in made.parameters()} == {"gpu"}
+    with no_grad():
+        assert made(Tensor(np.ones((1, 3, size, size), np.float32), device="gpu")).device == "gpu"
 
 
 def test_tensors_of_two_devices_are_refused_with_the_remedy(fake):

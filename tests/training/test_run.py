@@ -1,11 +1,13 @@
 """Whole runs: what they leave behind, and that a stopped one ends where an undisturbed one does."""
 
 import csv
+import functools
 import json
 import shutil
 import signal
 from dataclasses import replace
 
+import devices
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -16,6 +18,7 @@ from minifcn.training import Config, Run, resolve
 from minifcn.training import run as run_module
 from minifcn.training.config import CLASSIFIER
 
+on_every_device = pytest.mark.usefixtures("device")
 TINY = Config(
     data="shapes",
     stages=(CLASSIFIER, "fcn32s", "fcn16s", "fcn8s"),
@@ -48,16 +51,24 @@ def read_rows(out):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    out = tmp_path_factory.mktemp("run") / "finished"
-    with pytest.MonkeyPatch.context() as patch:
-        from minifcn.data import shapes
+def finished_on(tmp_path_factory):
+    """The folder of TINY's run on a device, and its results; made when they are first asked for."""
 
-        patch.setattr(shapes, "_LENGTHS", {"train": 10, "val": 4})
-        results = start(TINY, out).run()
-    return out, results
+    @functools.cache
+    def run(device):
+        out = tmp_path_factory.mktemp(device) / "finished"
+        return out, start(TINY, out).run()
+
+    return run
 
 
+@pytest.fixture
+def finished(finished_on):
+    """Those on the test's own device."""
+    return finished_on(devices.device_in_use())
+
+
+@on_every_device
 def test_a_run_leaves_everything_behind(finished):
     out, results = finished
     assert [result["stage"] for result in results] == list(TINY.stages)
@@ -115,6 +126,7 @@ def test_metrics_have_steps_of_all_stages_and_validations(finished):
     assert [row["step"] for row in rows if row["mean_iu"]] == ["2", "3"] * 3
 
 
+@on_every_device
 def test_the_model_file_alone_suffices(finished):
     out, _ = finished
     model = models.from_weights(out / "model.safetensors")
@@ -131,7 +143,10 @@ def test_each_stage_starts_from_the_one_before(tmp_path):
     np.testing.assert_array_equal(first["fc6.weight"].reshape(last["fc6.weight"].shape), last["fc6.weight"])
 
 
-@pytest.mark.parametrize("stop_after", [2, 3, 5, 8, 11])
+@on_every_device
+@pytest.mark.parametrize(
+    "stop_after", [*(pytest.param(n, marks=pytest.mark.cpu_only("long")) for n in (2, 3, 5, 11)), 8]
+)
 def test_a_stopped_run_ends_in_the_same_weights(finished, tmp_path, monkeypatch, stop_after):
     """Stopped in the classifier, at the end of a stage, in mid-stage, in the last: resumed, bit for bit the same.
 
@@ -241,6 +256,7 @@ def test_bad_data_leave_no_folder(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@on_every_device
 def test_a_loss_gone_wrong_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     """Weights that are not numbers must never reach a checkpoint."""
     out = tmp_path / "run"
