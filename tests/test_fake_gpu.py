@@ -21,12 +21,13 @@ import scipy.sparse
 from devices import assert_allclose, assert_array_equal
 from fake_cupy import cuda_on_cpu, derive
 from fake_cupy.array import FACTS
+from networks import fill
 from numpy.testing import assert_array_equal as assert_host_array_equal
 from safetensors.numpy import load_file
 from tiny_runs import call, few_pictures, start, tiny
 
 import minifcn
-from minifcn import Tensor, evaluate, models, no_grad, ops, predict
+from minifcn import Tensor, evaluate, models, no_grad, ops, predict, training
 from minifcn.autograd.function import Function
 from minifcn.data import Loader, Shapes
 from minifcn.errors import DeviceError, TrainingError
@@ -410,11 +411,9 @@ def test_memory_that_may_still_be_read_is_not_given_out_again(fake, waits):
     assert_array_equal(computed, [3, 3, 3])
 
 
-@pytest.mark.parametrize("prefetch", [0, 2])
-def test_training_uploads_ahead_in_its_own_stream(fake, monkeypatch, prefetch):
-    """Pictures that are copied when the step needs them, by the default stream, which then stands still."""
-    model = models.FCN8s(9, width=2, fc_width=4, geometry="same").to("gpu")
-    loader = Loader(Shapes(size=32, length=8), 2, normalise=Preprocessing().apply, prefetch=prefetch)
+@pytest.fixture
+def uploads(fake, monkeypatch):
+    """The threads in which uploads have begun, by the beginning of their names; and the pictures that were taken."""
     upload, threads, taken = type(fake).upload, [], []
 
     def recorded(backend, images):
@@ -423,11 +422,33 @@ def test_training_uploads_ahead_in_its_own_stream(fake, monkeypatch, prefetch):
         return lambda: taken.append(images) or take()
 
     monkeypatch.setattr(type(fake), "upload", recorded)
+    return threads, taken
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_training_uploads_ahead_in_its_own_stream(fake, uploads, prefetch):
+    """Pictures that are copied when the step needs them, by the default stream, which then stands still."""
+    threads, taken = uploads
+    model = models.FCN8s(9, width=2, fc_width=4, geometry="same").to("gpu")
+    loader = Loader(Shapes(size=32, length=8), 2, normalise=Preprocessing().apply, prefetch=prefetch)
     optimizer, asked = SGD(model.parameters(), lr=0.01), {"steps": 6, "loss": segmentation_loss(), "device": "gpu"}
     list(loop.train(model, loader, optimizer, **asked))
     assert len(taken) == 6
     assert set(threads) == ({"minifcn-loader"} if prefetch else {""})
     assert fake._copying.work > 0
+
+
+def test_evaluation_uploads_ahead_as_training_does(fake, uploads):
+    """Pictures that are copied when the network needs them, while which it stands still."""
+    threads, taken = uploads
+    model, asked = fill(models.FCN8s(9, width=2, fc_width=4, geometry="same")).astype(np.float32), {"batch_size": 2}
+    on_cpu = training.evaluate(model, Shapes(size=32, length=5), Preprocessing(), **asked)
+    assert taken == []
+    found = training.evaluate(model.to("gpu"), Shapes(size=32, length=5), Preprocessing(), **asked, device="gpu")
+    assert np.count_nonzero(found.confusion.counts.sum(axis=0)) > 1  # several classes are predicted
+    np.testing.assert_allclose(found.confusion.counts, on_cpu.confusion.counts, atol=5)  # but for equal scores
+    assert len(taken) == 3
+    assert set(threads) == {"minifcn-loader"}
 
 
 def test_an_upload_that_finds_no_memory_names_the_step(fake, monkeypatch):
