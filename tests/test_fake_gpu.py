@@ -354,6 +354,19 @@ def test_the_memory_of_a_convolution_keeps_to_the_budget(fake, monkeypatch):
     assert fake_cupy.card.peak_bytes - before < 2 * x.data.nbytes + 2 * 2**20  # the gradient, and its copy in `.grad`
 
 
+@pytest.mark.parametrize(
+    ("total", "limit", "budget"), [(80, 0, 2**30), (4, 0, 2**29), (80, 2, 2**28), (80, 80, 2**30), (80, 2**-20, 2**20)]
+)
+def test_the_budget_is_a_small_part_of_the_memory_that_may_be_used(monkeypatch, total, limit, budget):
+    """1 GiB for each temporary array of an operation on a card of 4 GiB, or under a limit of 2. (All in GiB.)"""
+    monkeypatch.setattr(fake_cupy.card, "total_bytes", total * 2**30)
+    with devices.fake_gpu() as fake:
+        fake.limit_memory(int(limit * 2**30))
+        assert fake.budget_bytes == budget
+        monkeypatch.setattr(minifcn.backend, "_budget_bytes", 2**21)
+        assert fake.budget_bytes == 2**21
+
+
 # Uploads
 
 
