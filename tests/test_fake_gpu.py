@@ -7,6 +7,7 @@ import ast
 import importlib.util
 import json
 import pickle
+import sys
 import threading
 import types
 from collections import Counter
@@ -82,6 +83,7 @@ REFUSED = {
     "a read-only array": lambda xp, x: setattr(x.flags, "writeable", True) or x,
     "reduce of a ufunc that has none": lambda xp, x: np.hypot.reduce(x).reshape(1),
     "permutation of CuPy's generator": lambda xp, x: x[xp.random.default_rng(0).permutation(3)],
+    "shuffle of CuPy's generator": lambda xp, x: xp.random.default_rng(0).shuffle(x) or x,
     "choice of CuPy's generator": lambda xp, x: x[xp.random.default_rng(0).choice(3, 3)],
     "a generator whose state is saved": lambda xp, x: x * len(pickle.dumps(xp.random.default_rng(0))),
 }
@@ -151,11 +153,18 @@ def transposed_product(sparse):
     return compute
 
 
-@pytest.mark.parametrize("how", ["add.at", "bincount", "transpose of a CSR"])
+def scatter_add(xp, x):
+    y = xp.zeros(1, x.dtype)
+    sys.modules["cupyx"].scatter_add(y, xp.zeros(len(x), int), x)
+    return y
+
+
+@pytest.mark.parametrize("how", ["add.at", "scatter_add", "bincount", "transpose of a CSR"])
 def test_sums_by_atomics_differ_from_run_to_run(fake, how):
     """Runs that are equal on the fake and differ on a GPU: resuming, and every bug that is looked for by bits."""
     compute = {
         "add.at": add_at,
+        "scatter_add": scatter_add,
         "bincount": lambda xp, x: xp.bincount(xp.zeros(len(x), int), weights=x).astype(x.dtype),
         "transpose of a CSR": transposed_product(fake.sparse),
     }[how]
@@ -163,6 +172,44 @@ def test_sums_by_atomics_differ_from_run_to_run(fake, how):
     sums = {planted(compute)(Tensor(numbers, device="gpu")).item() for _ in range(10)}
     assert len(sums) > 1
     assert_allclose(list(sums), numbers.sum(), rtol=1e-9)
+
+
+# Each makes the host stand still until the device has done all that it was asked for.
+LOOKS = {
+    "float": lambda xp, x: x * float(x.sum()),
+    "int": lambda xp, x: x * int(x.sum()),
+    "bool": lambda xp, x: x if x.any() else -x,
+    "item": lambda xp, x: x * x.max().item(),
+    "tolist": lambda xp, x: x * len(x.tolist()),
+    "as an index": lambda xp, x: x[x.astype(int).min() :],
+    "as a size": lambda xp, x: xp.zeros(x.astype(int).max()),
+    "what is not zero": lambda xp, x: x * xp.nonzero(x > 1)[0].size,
+    "as a mask": lambda xp, x: x[x > 1],
+    "assigned to a mask": lambda xp, x: x.__setitem__(x > 1, x[1:]) or x,
+    "counted": lambda xp, x: xp.bincount(x.astype(int)).astype(x.dtype),
+    "printed": lambda xp, x: x * len(f"{x.sum()}"),
+}
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_looking_at_a_number_is_counted(fake, name):
+    """An operation that waits, in a step that is to wait once: on the CPU nobody notices, on a GPU it idles."""
+    operation = planted(LOOKS[name])
+    assert operation(Tensor([1.0, 2.0, 3.0])).device == "cpu"
+    x = Tensor([1.0, 2.0, 3.0], device="gpu")
+    before = fake_cupy.card.synchronizations
+    operation(x)
+    assert fake_cupy.card.synchronizations > before
+
+
+@pytest.mark.parametrize(
+    "multiply", [lambda xp, x: xp.matmul(x, x), lambda xp, x: x @ x, lambda xp, x: xp.einsum("bij,bjk->bik", x, x)]
+)
+def test_products_of_three_dimensions_are_counted(fake, multiply):
+    """For the test below, which asks a network for them: einsum is one, too."""
+    fake_cupy.card.products.clear()
+    planted(multiply)(Tensor(np.ones((2, 3, 3)), device="gpu"))
+    assert fake_cupy.card.products == [3]
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.float16])
@@ -389,6 +436,13 @@ def test_an_upload_makes_nobody_wait(monkeypatch, device):
         assert fake_cupy.card.synchronizations == before
         assert_array_equal(uploaded + uploaded, images + images)
     fake_cupy.card.current = 0
+
+
+def test_a_copy_from_ordinary_memory_makes_the_host_wait(fake):
+    """Asynchronous by its name only: CUDA copies from page-locked memory while the host goes on, from no other."""
+    place, before = fake.xp.empty(3, np.float32), fake_cupy.card.synchronizations
+    place.set(np.ones(3, np.float32))
+    assert fake_cupy.card.synchronizations == before + 1
 
 
 def test_an_upload_that_is_not_waited_for_is_found_out(fake):
