@@ -14,7 +14,8 @@ TESTS = Path(__file__).parent
 def test_without_a_gpu_its_tests_are_skipped(tmp_path):
     """Hundreds of errors; or a test that never gets to its device, and passes as one that ran on a GPU."""
     (tmp_path / "cupy.py").write_text("raise ImportError('no CuPy in this test')", encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{TESTS.parent}"}
+    places = [str(tmp_path), str(TESTS.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     files = [str(TESTS / name) for name in ("test_gpu_runs.py", "test_kernels.py", "nn/test_layers.py")]
     options = ["-m", "gpu", "-n", "0", "-p", "no:cacheprovider", "--junitxml", str(tmp_path / "tests.xml")]
     command = [sys.executable, "-m", "pytest", *options, *files]
