@@ -23,6 +23,7 @@ _OLD_WHEEL = (98, 200, 209)  # no code in it for this card
 # What a device answers when it, or what runs on it, has broken: all later calls in the process fail as well.
 # Unavailable, gone, uninitialised; faults of memory or of links; what a kernel does that ends all others; unknown.
 _LOST = (46, _NO_DEVICE, 201, 214, 220, 226, 700, 702, 710, *range(714, 720), 999)
+_COMPILER = ("CompileException", "NVRTCError")  # CuPy's classes
 _HOST_ARRAY = ("Unsupported type <class 'numpy.ndarray'>", "Implicit conversion to a NumPy array")
 
 
@@ -72,10 +73,10 @@ def number_of(device: str) -> int:
 def _why_none(cupy: Any, error: Exception) -> str:
     """What the failed probe means, and the remedy, as the beginning of a sentence."""
     text, driver, runtime = str(error), _cuda_version(cupy, "driver"), _cuda_version(cupy, "runtime")
+    if type(error).__name__ in _COMPILER:
+        return f"NVRTC cannot compile for this device: install CuPy with the headers of its CUDA by {EXTRAS}"
     if "nvrtc" in text.lower():
         return f"CuPy's kernel compiler, NVRTC, is missing: install it with CuPy by {EXTRAS}"
-    if type(error).__name__ == "CompileException":
-        return f"NVRTC cannot compile for this device: install CuPy with the headers of its CUDA by {EXTRAS}"
     if _number(error) in _OLD_WHEEL:
         return "This CuPy was built for other cards than this one: install a newer CuPy and driver"
     if _number(error) == _OLD_DRIVER and driver:
@@ -108,7 +109,7 @@ def explain(cupy: Any, device: str, error: Exception, what: str, inputs: Sequenc
             "checkpoints saved before are kept. Go on with --resume; if it happens again, see what nvidia-smi and the "
             "system's log (Xid) say of the card."
         )
-    if type(error).__name__ == "CompileException":
+    if type(error).__name__ in _COMPILER:
         return DeviceError(
             f"{what}: a kernel could not be compiled for {device} ({text}). Install CuPy with the headers of its CUDA "
             f"by {EXTRAS}."

@@ -8,7 +8,7 @@ import devices
 import fake_cupy
 import numpy as np
 import pytest
-from fake_cupy import CompileException, CUBLASError, CUDADriverError, CUDARuntimeError, card
+from fake_cupy import CompileException, CUBLASError, CUDADriverError, CUDARuntimeError, NVRTCError, card
 from tiny_runs import few_pictures, start, tiny
 
 from minifcn import Tensor, backend, gpu, models, nn, ops, predict
@@ -17,6 +17,7 @@ from minifcn.backend import choose_device, get_backend
 from minifcn.commands import parse_memory, run_command, set_up_machine
 from minifcn.errors import DeviceError, DeviceLostError, OutOfMemoryError, TrainingError, UsageError
 from minifcn.training import SGD, study
+from minifcn.training.checkpoint import read_progress
 
 OLD_DRIVER = CUDARuntimeError(
     35, "cudaErrorInsufficientDriver", "CUDA driver version is insufficient for CUDA runtime version"
@@ -106,6 +107,7 @@ def test_a_number_beyond_the_last_card(fake):
     [
         (NO_NVRTC, "CuPy's kernel compiler, NVRTC, is missing: install it with CuPy by pip install"),
         (CompileException("cannot open source file cuda_fp16.h"), "with the headers of its CUDA"),
+        (NVRTCError("NVRTC_ERROR_BUILTIN_OPERATION_FAILURE (7)"), "NVRTC cannot compile for this device"),
         (
             CUDARuntimeError(209, "cudaErrorNoKernelImageForDevice", "no kernel image is available"),
             "built for other cards than this one: install a newer CuPy",
@@ -272,6 +274,7 @@ def test_a_lost_device(fault):
         (NO_NVRTC, "libnvrtc, a library that CuPy computes with, is missing"),
         (NO_CUBLAS, "libcublasLt, a library that CuPy computes with, is missing"),
         (CompileException("cannot open source file cuda_fp16.h"), "a kernel could not be compiled for gpu"),
+        (NVRTCError("NVRTC_ERROR_BUILTIN_OPERATION_FAILURE (7)"), "a kernel could not be compiled for gpu"),
     ],
 )
 def test_a_part_of_cuda_that_is_missed_by_an_operation_only(fault, words):
@@ -405,25 +408,50 @@ def test_a_command_ends_with_the_explanation(monkeypatch, capsys):
     assert "error: the command: the device gpu was lost (cudaErrorIllegalAddress" in capsys.readouterr().err
 
 
-def test_a_run_out_of_memory_keeps_its_checkpoint_and_resumes(tmp_path, monkeypatch):
-    """The advice is to go on with less; nothing of the run may be lost by then."""
+def fill_the_memory(fake):
+    fake.limit_memory(card.used_bytes + 100)
+
+
+def lose_the_device(fake):
+    card.fault = CUDADriverError(700, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered")
+
+
+def mend(fake):
+    """Less is asked for, or another process has the device anew."""
+    fake.limit_memory(2**30)
+    card.fault = None
+
+
+@pytest.mark.parametrize(
+    ("happens", "error", "words"),
+    [
+        (
+            fill_the_memory,
+            TrainingError,
+            r"step 3: .*out of memory .*Lower --batch-size.*saved before are kept",
+        ),
+        (lose_the_device, DeviceLostError, r"the device gpu was lost .*saved before are kept. Go on with --resume"),
+    ],
+    ids=["memory", "lost"],
+)
+def test_a_run_that_fails_on_its_device_keeps_its_checkpoint_and_resumes(tmp_path, monkeypatch, happens, error, words):
+    """The advice is to go on; nothing of the run may be lost by then."""
     few_pictures(monkeypatch)
     config = tiny(steps=(4,))
     with devices.fake_gpu() as fake:
         original = ops.softmax_cross_entropy
         calls = []
 
-        def shrinking(*arguments, **options):
+        def failing(*arguments, **options):
             calls.append(1)
             if len(calls) == 3:
-                fake.limit_memory(card.used_bytes + 100)
+                happens(fake)
             return original(*arguments, **options)
 
-        monkeypatch.setattr(ops, "softmax_cross_entropy", shrinking)
-        with pytest.raises(
-            TrainingError, match=r"step 3: .*out of memory \(on gpu .*Checkpoints saved before are kept"
-        ):
+        monkeypatch.setattr(ops, "softmax_cross_entropy", failing)
+        with pytest.raises(error, match=words):
             start(config, tmp_path / "run", device="gpu").run()
-        fake.limit_memory(2**30)
+        assert read_progress(tmp_path / "run" / "checkpoint.safetensors").step == 2
+        mend(fake)
         start(config, tmp_path / "run", device="gpu", resume=True).run()
     assert (tmp_path / "run" / "report.json").exists()

@@ -21,6 +21,7 @@ from fake_cupy.device import (
     CUDADriverError,
     CUDARuntimeError,
     MemoryHook,
+    NVRTCError,
     OutOfMemoryError,
     card,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "CUDADriverError",
     "CUDARuntimeError",
     "CompileException",
+    "NVRTCError",
     "OutOfMemoryError",
     "StreamError",
     "card",

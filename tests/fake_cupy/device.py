@@ -39,6 +39,10 @@ class CompileException(Exception):
     """As cupy.cuda.compiler.CompileException."""
 
 
+class NVRTCError(RuntimeError):
+    """As cupy_backends.cuda.libs.nvrtc.NVRTCError."""
+
+
 class MemoryHook:
     """As cupy.cuda.MemoryHook: told of allocations while it is entered."""
 
