@@ -190,8 +190,9 @@ def test_vgg_equals_the_reference(name):
     )
 
 
-@pytest.mark.parametrize("training", [pytest.param(False, marks=long), True], ids=["evaluation", "training"])
-@pytest.mark.parametrize("fully_convolutional", [False, pytest.param(True, marks=long)])
+@long
+@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
+@pytest.mark.parametrize("fully_convolutional", [False, True])
 def test_vgg_with_batch_normalisation_equals_the_reference(fully_convolutional, training):
     """Dense layers without it, or normalised over their features instead of over the batch."""
     model = models.VGG11(5, 2, 6, batch_norm=True, dropout=0.0, fully_convolutional=fully_convolutional)
