@@ -30,6 +30,7 @@ from tiny_runs import call, few_pictures, start, tiny
 import minifcn
 from minifcn import Tensor, evaluate, models, no_grad, ops, predict, training
 from minifcn.autograd.function import Function
+from minifcn.benchmarking.measuring import Effort, Turns
 from minifcn.data import Loader, Shapes
 from minifcn.errors import DeviceError, TrainingError
 from minifcn.kernels import KERNELS
@@ -412,6 +413,19 @@ def test_the_budget_is_a_small_part_of_the_memory_that_may_be_used(monkeypatch, 
         assert fake.budget_bytes == budget
         monkeypatch.setattr(minifcn.backend, "_budget_bytes", 2**21)
         assert fake.budget_bytes == 2**21
+
+
+def test_rounds_of_the_benchmark_are_timed_by_the_device_s_events():
+    """A host's clock, which times the asking: a GPU would seem to compute in no time."""
+
+    class SevenSeconds:
+        record, seconds = staticmethod(lambda: None), staticmethod(lambda first, last: 7.0)
+
+    work = {"ours": lambda: {"product": 1}}
+    turns = Turns(work, {"ours": lambda: None}, clock=lambda: 0.0, pause=lambda s: None, cards={"ours": SevenSeconds()})
+    turns.first_call("ours")
+    turns.measure(Effort(repeat=2))
+    assert turns.timings["ours"].rounds == [7.0, 7.0]
 
 
 # Uploads
