@@ -301,7 +301,13 @@ class _GpuBackend(Backend):
 
     @property
     def budget_bytes(self) -> int:
-        return _budget_bytes or 2**30
+        # A convolution has some of this size at a time, and the network needs the rest: an eighth of all, at most.
+        memory = self.xp.get_default_memory_pool().get_limit() or self._total_bytes
+        return _budget_bytes or max(2**20, min(2**30, memory // 8))
+
+    @functools.cached_property
+    def _total_bytes(self) -> int:
+        return self.xp.cuda.runtime.getDeviceProperties(gpu.number_of(self.name))["totalGlobalMem"]
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item], *, large: bool = False) -> list[Result]:
         return [function(item) for item in items]
@@ -380,7 +386,8 @@ def keep_freed_memory() -> None:
 
 def set_budget(bytes_per_worker: int) -> None:
     """The most that one temporary array of an operation may take, for each worker: until this says otherwise, 64 MiB,
-    and 1 GiB on a GPU, which has one worker, and whose products are to be large.
+    and on a GPU, which has one worker, and whose products are to be large, 1 GiB, or an eighth of the memory that it
+    has or that `limit_memory` leaves it, if that is less.
 
     A convolution is cut into so many blocks that their columns keep to it; but one row of output pixels, or one image
     of a transposed convolution, is the least that a block has. Raises UsageError below 1 MiB.

@@ -63,8 +63,8 @@ class BenchmarkError(MinifcnError, RuntimeError):
 class OutOfMemoryError(MinifcnError, MemoryError):
     """An operation, or a copy to a GPU, needs more memory than there is.
 
-    what: the operation with its shapes. reason: what the allocator said. inputs: id() of each of its input tensors, by
-    which `Module.name_layer` finds the layer.
+    what: the operation with its shapes. reason: what the allocator said. inputs: id() of each of its input tensors, or
+    of their arrays, by which `Module.name_layer` finds the layer.
     """
 
     def __init__(self, what: str, reason: str, inputs: Sequence[int] = ()) -> None:

@@ -17,19 +17,13 @@ ELSE_CPU = "or leave out --device to use the CPU"
 PRECISIONS = ("float32", "tf32")
 SMALLEST_TF32 = 80  # compute capability 8.0: Ampere
 
+# CUDA's numbers of errors: its driver, which launches kernels, and its runtime share them, under different names.
+_OUT_OF_MEMORY, _STUB, _OLD_DRIVER, _NO_DEVICE = 2, 34, 35, 100
+_OLD_WHEEL = (98, 200, 209)  # no code in it for this card
 # What a device answers when it, or what runs on it, has broken: all later calls in the process fail as well.
-_LOST = (
-    "cudaErrorIllegalAddress",
-    "cudaErrorLaunchFailure",
-    "cudaErrorHardwareStackError",
-    "cudaErrorECCUncorrectable",
-    "cudaErrorDevicesUnavailable",
-    "cudaErrorDeviceUninitialized",
-    "cudaErrorNoDevice",
-    "cudaErrorContained",
-    "cudaErrorUnknown",
-)
-_OLD_WHEEL = ("cudaErrorNoKernelImageForDevice", "cudaErrorInvalidDeviceFunction", "CUDA_ERROR_NO_BINARY_FOR_GPU")
+# Unavailable, gone, uninitialised; faults of memory or of links; what a kernel does that ends all others; unknown.
+_LOST = (46, _NO_DEVICE, 201, 214, 220, 226, 700, 702, 710, *range(714, 720), 999)
+_COMPILER = ("CompileException", "NVRTCError")  # CuPy's classes
 _HOST_ARRAY = ("Unsupported type <class 'numpy.ndarray'>", "Implicit conversion to a NumPy array")
 
 
@@ -79,22 +73,22 @@ def number_of(device: str) -> int:
 def _why_none(cupy: Any, error: Exception) -> str:
     """What the failed probe means, and the remedy, as the beginning of a sentence."""
     text, driver, runtime = str(error), _cuda_version(cupy, "driver"), _cuda_version(cupy, "runtime")
+    if type(error).__name__ in _COMPILER:
+        return f"NVRTC cannot compile for this device: install CuPy with the headers of its CUDA by {EXTRAS}"
     if "nvrtc" in text.lower():
         return f"CuPy's kernel compiler, NVRTC, is missing: install it with CuPy by {EXTRAS}"
-    if type(error).__name__ == "CompileException":
-        return f"NVRTC cannot compile for this device: install CuPy with the headers of its CUDA by {EXTRAS}"
-    if any(name in text for name in _OLD_WHEEL):
+    if _number(error) in _OLD_WHEEL:
         return "This CuPy was built for other cards than this one: install a newer CuPy and driver"
-    if "cudaErrorInsufficientDriver" in text and driver:
+    if _number(error) == _OLD_DRIVER and driver:
         return (
             f"This CuPy wheel is for CUDA {runtime}, but the driver goes up to CUDA {driver}: install the wheel for "
             f"that ({EXTRAS}), or a newer driver"
         )
-    if "cudaErrorInsufficientDriver" in text or "cudaErrorStubLibrary" in text:
+    if _number(error) in (_OLD_DRIVER, _STUB):
         return "There is no NVIDIA driver: install one (525 or newer for CUDA 12, 580 for CUDA 13)"
-    if "cudaErrorNoDevice" in text:
+    if _number(error) == _NO_DEVICE:
         return "There is no NVIDIA card in this machine, or CUDA_VISIBLE_DEVICES hides it: use one that has a card"
-    if isinstance(error, MemoryError) or "cudaErrorMemoryAllocation" in text:
+    if isinstance(error, MemoryError) or _number(error) == _OUT_OF_MEMORY:
         return "Its memory is full: end what else computes on it (nvidia-smi lists it)"
     return "Install an NVIDIA driver that fits this CuPy, and see whether nvidia-smi lists the card"
 
@@ -107,18 +101,23 @@ def explain(cupy: Any, device: str, error: Exception, what: str, inputs: Sequenc
     text = _first_line(error)
     if isinstance(error, MinifcnError):
         return None
-    if isinstance(error, MemoryError) or "cudaErrorMemoryAllocation" in text or "ALLOC_FAILED" in text:
+    if isinstance(error, MemoryError) or _number(error) == _OUT_OF_MEMORY or "ALLOC_FAILED" in text:
         return OutOfMemoryError(what, _why_full(cupy, device, text), inputs)
-    if any(name in text for name in _LOST):
+    if _number(error) in _LOST or "STATUS_EXECUTION_FAILED" in text:
         return DeviceLostError(
             f"{what}: the device {device} was lost ({text}). Nothing more can be computed on it by this process; "
             "checkpoints saved before are kept. Go on with --resume; if it happens again, see what nvidia-smi and the "
             "system's log (Xid) say of the card."
         )
-    if type(error).__name__ == "CompileException" or "nvrtc" in text.lower():
+    if type(error).__name__ in _COMPILER:
         return DeviceError(
-            f"{what}: a kernel could not be compiled for {device} ({text}). Install CuPy with its compiler and headers "
+            f"{what}: a kernel could not be compiled for {device} ({text}). Install CuPy with the headers of its CUDA "
             f"by {EXTRAS}."
+        )
+    if missing := re.search(r'Failure finding "(lib[a-zA-Z]+)', text):  # the words of what loads libraries for CuPy
+        return DeviceError(
+            f"{what}: {missing[1]}, a library that CuPy computes with, is missing ({text}). Install CuPy with the "
+            f"libraries of its CUDA by {EXTRAS}."
         )
     if isinstance(error, TypeError) and any(words in str(error) for words in _HOST_ARRAY):
         return DeviceError(
@@ -126,6 +125,11 @@ def explain(cupy: Any, device: str, error: Exception, what: str, inputs: Sequenc
             f"Tensor(array, device={device!r}), or bring it there with get_backend({device!r}).asarray(array)."
         )
     return None
+
+
+def _number(error: Exception) -> int:
+    """CUDA's number of an error of its runtime or of its driver; 0 for any other error."""
+    return int(getattr(error, "status", 0)) if type(error).__name__ in ("CUDARuntimeError", "CUDADriverError") else 0
 
 
 def _why_full(cupy: Any, device: str, text: str) -> str:
@@ -139,7 +143,8 @@ def _why_full(cupy: Any, device: str, text: str) -> str:
     pool.free_all_blocks()
     asked = f"{int(wanted[1].replace(',', '')):,} bytes are wanted" if wanted else text
     limited = " that --gpu-memory-limit allows" if pool.get_limit() else ""
-    return f"on {device} {asked}, {max(0, free):,} of {whole:,}{limited} are free"
+    goes_on = "this process can go on with less"
+    return f"on {device} {asked}, {max(0, free):,} of {whole:,}{limited} are free; {goes_on}"
 
 
 def describe(cupy: Any, device: str) -> dict[str, Any]:

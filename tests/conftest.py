@@ -34,6 +34,13 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
             yield request.param
 
 
+@pytest.hookimpl(tryfirst=True)  # before any fixture, which would fail without a GPU
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests that are for a GPU where none answers: whatever passes there, no GPU had a part in it."""
+    if item.get_closest_marker("gpu") is not None and (reason := devices.why_no_gpu()):
+        pytest.skip(f"not run on a GPU: {reason}")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the other devices of tests that are marked `cpu_only`."""
 

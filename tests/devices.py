@@ -6,6 +6,7 @@ that), so it does not notice. Results come to the host explicitly, in the assert
 imported in place of numpy.testing's.
 """
 
+import functools
 import inspect
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ import minifcn.training.evaluation
 import minifcn.training.run
 from minifcn import backend
 from minifcn.backend import Backend, get_backend
+from minifcn.errors import DeviceError
 
 CPU, FAKE, GPU = "cpu", "fake-gpu", "gpu"
 everywhere = [CPU, FAKE, pytest.param(GPU, marks=pytest.mark.gpu)]
@@ -47,6 +49,19 @@ _CHOOSING = [
     minifcn.training.loop.train,
     minifcn.training.run.Run.__init__,
 ]
+
+
+@functools.cache
+def why_no_gpu() -> str:
+    """Why nothing can be run on a real GPU here; empty if one answers."""
+    try:
+        return "the fake device stands in its place" if _is_fake(get_backend("gpu")) else ""
+    except DeviceError as error:
+        return str(error)
+
+
+def _is_fake(one: Backend) -> bool:
+    return "fake" in one.xp.__version__
 
 
 @contextmanager
@@ -123,6 +138,11 @@ def assert_allclose(actual: Any, desired: Any, *arguments: Any, **options: Any) 
 def default_backend() -> Backend:
     """The backend of what is made where nobody says otherwise."""
     return get_backend(minifcn.autograd.tensor.Tensor.__init__.__kwdefaults__["device"])
+
+
+def device_in_use() -> str:
+    """The name among those above of where things are made where nobody says otherwise."""
+    return FAKE if _is_fake(default_backend()) else default_backend().name
 
 
 def on_device(array: Any) -> Any:

@@ -7,6 +7,7 @@ import ast
 import importlib.util
 import json
 import pickle
+import sys
 import threading
 import types
 from collections import Counter
@@ -21,16 +22,20 @@ import scipy.sparse
 from devices import assert_allclose, assert_array_equal
 from fake_cupy import cuda_on_cpu, derive
 from fake_cupy.array import FACTS
+from networks import fill
 from numpy.testing import assert_array_equal as assert_host_array_equal
 from safetensors.numpy import load_file
 from tiny_runs import call, few_pictures, start, tiny
 
 import minifcn
-from minifcn import Tensor, evaluate, models, ops, predict
+from minifcn import Tensor, evaluate, models, no_grad, ops, predict, training
 from minifcn.autograd.function import Function
+from minifcn.benchmarking.measuring import Effort, Turns
 from minifcn.data import Loader, Shapes
 from minifcn.errors import DeviceError, TrainingError
 from minifcn.kernels import KERNELS
+from minifcn.models import surgery
+from minifcn.models.dense_prediction import atrous, framed
 from minifcn.training import SGD, Adam, loop, segmentation_loss
 from minifcn.training.losses import LOSSES
 from minifcn.weights import Preprocessing
@@ -79,6 +84,7 @@ REFUSED = {
     "a read-only array": lambda xp, x: setattr(x.flags, "writeable", True) or x,
     "reduce of a ufunc that has none": lambda xp, x: np.hypot.reduce(x).reshape(1),
     "permutation of CuPy's generator": lambda xp, x: x[xp.random.default_rng(0).permutation(3)],
+    "shuffle of CuPy's generator": lambda xp, x: xp.random.default_rng(0).shuffle(x) or x,
     "choice of CuPy's generator": lambda xp, x: x[xp.random.default_rng(0).choice(3, 3)],
     "a generator whose state is saved": lambda xp, x: x * len(pickle.dumps(xp.random.default_rng(0))),
 }
@@ -148,11 +154,18 @@ def transposed_product(sparse):
     return compute
 
 
-@pytest.mark.parametrize("how", ["add.at", "bincount", "transpose of a CSR"])
+def scatter_add(xp, x):
+    y = xp.zeros(1, x.dtype)
+    sys.modules["cupyx"].scatter_add(y, xp.zeros(len(x), int), x)
+    return y
+
+
+@pytest.mark.parametrize("how", ["add.at", "scatter_add", "bincount", "transpose of a CSR"])
 def test_sums_by_atomics_differ_from_run_to_run(fake, how):
     """Runs that are equal on the fake and differ on a GPU: resuming, and every bug that is looked for by bits."""
     compute = {
         "add.at": add_at,
+        "scatter_add": scatter_add,
         "bincount": lambda xp, x: xp.bincount(xp.zeros(len(x), int), weights=x).astype(x.dtype),
         "transpose of a CSR": transposed_product(fake.sparse),
     }[how]
@@ -160,6 +173,44 @@ def test_sums_by_atomics_differ_from_run_to_run(fake, how):
     sums = {planted(compute)(Tensor(numbers, device="gpu")).item() for _ in range(10)}
     assert len(sums) > 1
     assert_allclose(list(sums), numbers.sum(), rtol=1e-9)
+
+
+# Each makes the host stand still until the device has done all that it was asked for.
+LOOKS = {
+    "float": lambda xp, x: x * float(x.sum()),
+    "int": lambda xp, x: x * int(x.sum()),
+    "bool": lambda xp, x: x if x.any() else -x,
+    "item": lambda xp, x: x * x.max().item(),
+    "tolist": lambda xp, x: x * len(x.tolist()),
+    "as an index": lambda xp, x: x[x.astype(int).min() :],
+    "as a size": lambda xp, x: xp.zeros(x.astype(int).max()),
+    "what is not zero": lambda xp, x: x * xp.nonzero(x > 1)[0].size,
+    "as a mask": lambda xp, x: x[x > 1],
+    "assigned to a mask": lambda xp, x: x.__setitem__(x > 1, x[1:]) or x,
+    "counted": lambda xp, x: xp.bincount(x.astype(int)).astype(x.dtype),
+    "printed": lambda xp, x: x * len(f"{x.sum()}"),
+}
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_looking_at_a_number_is_counted(fake, name):
+    """An operation that waits, in a step that is to wait once: on the CPU nobody notices, on a GPU it idles."""
+    operation = planted(LOOKS[name])
+    assert operation(Tensor([1.0, 2.0, 3.0])).device == "cpu"
+    x = Tensor([1.0, 2.0, 3.0], device="gpu")
+    before = fake_cupy.card.synchronizations
+    operation(x)
+    assert fake_cupy.card.synchronizations > before
+
+
+@pytest.mark.parametrize(
+    "multiply", [lambda xp, x: xp.matmul(x, x), lambda xp, x: x @ x, lambda xp, x: xp.einsum("bij,bjk->bik", x, x)]
+)
+def test_products_of_three_dimensions_are_counted(fake, multiply):
+    """For the test below, which asks a network for them: einsum is one, too."""
+    fake_cupy.card.products.clear()
+    planted(multiply)(Tensor(np.ones((2, 3, 3)), device="gpu"))
+    assert fake_cupy.card.products == [3]
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.float16])
@@ -229,6 +280,17 @@ def test_the_library_says_where_every_tensor_is_made():
         "line 1: Tensor",
         "line 3: evaluate",
     ]
+
+
+@pytest.mark.parametrize(
+    ("make", "size"), [(surgery.fully_convolutional, 224), (surgery.fold_batch_norm, 32), (framed, 2), (atrous, 2)]
+)
+def test_a_network_made_of_another_is_where_that_is(fake, make, size):
+    """Left on the CPU, which tests that make all on one device by default do not see either."""
+    made = make(models.VGG11(3, 1, 2, batch_norm=True).eval().to("gpu"))
+    assert {parameter.device for parameter in made.parameters()} == {"gpu"}
+    with no_grad():
+        assert made(Tensor(np.ones((1, 3, size, size), np.float32), device="gpu")).device == "gpu"
 
 
 def test_tensors_of_two_devices_are_refused_with_the_remedy(fake):
@@ -340,6 +402,32 @@ def test_the_memory_of_a_convolution_keeps_to_the_budget(fake, monkeypatch):
     assert fake_cupy.card.peak_bytes - before < 2 * x.data.nbytes + 2 * 2**20  # the gradient, and its copy in `.grad`
 
 
+@pytest.mark.parametrize(
+    ("total", "limit", "budget"), [(80, 0, 2**30), (4, 0, 2**29), (80, 2, 2**28), (80, 80, 2**30), (80, 2**-20, 2**20)]
+)
+def test_the_budget_is_a_small_part_of_the_memory_that_may_be_used(monkeypatch, total, limit, budget):
+    """1 GiB for each temporary array of an operation on a card of 4 GiB, or under a limit of 2. (All in GiB.)"""
+    monkeypatch.setattr(fake_cupy.card, "total_bytes", total * 2**30)
+    with devices.fake_gpu() as fake:
+        fake.limit_memory(int(limit * 2**30))
+        assert fake.budget_bytes == budget
+        monkeypatch.setattr(minifcn.backend, "_budget_bytes", 2**21)
+        assert fake.budget_bytes == 2**21
+
+
+def test_rounds_of_the_benchmark_are_timed_by_the_device_s_events():
+    """A host's clock, which times the asking: a GPU would seem to compute in no time."""
+
+    class SevenSeconds:
+        record, seconds = staticmethod(lambda: None), staticmethod(lambda first, last: 7.0)
+
+    work = {"ours": lambda: {"product": 1}}
+    turns = Turns(work, {"ours": lambda: None}, clock=lambda: 0.0, pause=lambda s: None, cards={"ours": SevenSeconds()})
+    turns.first_call("ours")
+    turns.measure(Effort(repeat=2))
+    assert turns.timings["ours"].rounds == [7.0, 7.0]
+
+
 # Uploads
 
 
@@ -362,6 +450,13 @@ def test_an_upload_makes_nobody_wait(monkeypatch, device):
         assert fake_cupy.card.synchronizations == before
         assert_array_equal(uploaded + uploaded, images + images)
     fake_cupy.card.current = 0
+
+
+def test_a_copy_from_ordinary_memory_makes_the_host_wait(fake):
+    """Asynchronous by its name only: CUDA copies from page-locked memory while the host goes on, from no other."""
+    place, before = fake.xp.empty(3, np.float32), fake_cupy.card.synchronizations
+    place.set(np.ones(3, np.float32))
+    assert fake_cupy.card.synchronizations == before + 1
 
 
 def test_an_upload_that_is_not_waited_for_is_found_out(fake):
@@ -397,11 +492,9 @@ def test_memory_that_may_still_be_read_is_not_given_out_again(fake, waits):
     assert_array_equal(computed, [3, 3, 3])
 
 
-@pytest.mark.parametrize("prefetch", [0, 2])
-def test_training_uploads_ahead_in_its_own_stream(fake, monkeypatch, prefetch):
-    """Pictures that are copied when the step needs them, by the default stream, which then stands still."""
-    model = models.FCN8s(9, width=2, fc_width=4, geometry="same").to("gpu")
-    loader = Loader(Shapes(size=32, length=8), 2, normalise=Preprocessing().apply, prefetch=prefetch)
+@pytest.fixture
+def uploads(fake, monkeypatch):
+    """The threads in which uploads have begun, by the beginning of their names; and the pictures that were taken."""
     upload, threads, taken = type(fake).upload, [], []
 
     def recorded(backend, images):
@@ -410,11 +503,33 @@ def test_training_uploads_ahead_in_its_own_stream(fake, monkeypatch, prefetch):
         return lambda: taken.append(images) or take()
 
     monkeypatch.setattr(type(fake), "upload", recorded)
+    return threads, taken
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_training_uploads_ahead_in_its_own_stream(fake, uploads, prefetch):
+    """Pictures that are copied when the step needs them, by the default stream, which then stands still."""
+    threads, taken = uploads
+    model = models.FCN8s(9, width=2, fc_width=4, geometry="same").to("gpu")
+    loader = Loader(Shapes(size=32, length=8), 2, normalise=Preprocessing().apply, prefetch=prefetch)
     optimizer, asked = SGD(model.parameters(), lr=0.01), {"steps": 6, "loss": segmentation_loss(), "device": "gpu"}
     list(loop.train(model, loader, optimizer, **asked))
     assert len(taken) == 6
     assert set(threads) == ({"minifcn-loader"} if prefetch else {""})
     assert fake._copying.work > 0
+
+
+def test_evaluation_uploads_ahead_as_training_does(fake, uploads):
+    """Pictures that are copied when the network needs them, while which it stands still."""
+    threads, taken = uploads
+    model, asked = fill(models.FCN8s(9, width=2, fc_width=4, geometry="same")).astype(np.float32), {"batch_size": 2}
+    on_cpu = training.evaluate(model, Shapes(size=32, length=5), Preprocessing(), **asked)
+    assert taken == []
+    found = training.evaluate(model.to("gpu"), Shapes(size=32, length=5), Preprocessing(), **asked, device="gpu")
+    assert np.count_nonzero(found.confusion.counts.sum(axis=0)) > 1  # several classes are predicted
+    np.testing.assert_allclose(found.confusion.counts, on_cpu.confusion.counts, atol=5)  # but for equal scores
+    assert len(taken) == 3
+    assert set(threads) == {"minifcn-loader"}
 
 
 def test_an_upload_that_finds_no_memory_names_the_step(fake, monkeypatch):

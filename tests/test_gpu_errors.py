@@ -8,19 +8,23 @@ import devices
 import fake_cupy
 import numpy as np
 import pytest
-from fake_cupy import CompileException, CUBLASError, CUDARuntimeError, card
+from fake_cupy import CompileException, CUBLASError, CUDADriverError, CUDARuntimeError, NVRTCError, card
 from tiny_runs import few_pictures, start, tiny
 
 from minifcn import Tensor, backend, gpu, models, nn, ops, predict
+from minifcn.autograd.function import Function
 from minifcn.backend import choose_device, get_backend
 from minifcn.commands import parse_memory, run_command, set_up_machine
 from minifcn.errors import DeviceError, DeviceLostError, OutOfMemoryError, TrainingError, UsageError
-from minifcn.training import study
+from minifcn.training import SGD, study
+from minifcn.training.checkpoint import read_progress
 
 OLD_DRIVER = CUDARuntimeError(
     35, "cudaErrorInsufficientDriver", "CUDA driver version is insufficient for CUDA runtime version"
 )
-NO_NVRTC = RuntimeError('Failure finding "libnvrtc.so.13": No such file: libnvrtc.so.13')
+# As CuPy 14.2 says it without its [ctk].
+NO_NVRTC = RuntimeError('Failure finding "libnvrtc.so.13 or libnvrtc.so.12": No such file: libnvrtc.so.13')
+NO_CUBLAS = ImportError('Failure finding "libcublasLt.so.13 or libcublasLt.so.12": No such file: libcublasLt.so.13')
 
 
 @pytest.fixture
@@ -65,9 +69,10 @@ def test_a_broken_cupy(fake, monkeypatch, tmp_path):
     assert "Remove every cupy package and install one for your CUDA version" in message
 
 
-def test_no_driver(fake, monkeypatch):
+@pytest.mark.parametrize("fault", [OLD_DRIVER, CUDARuntimeError(34, "cudaErrorStubLibrary", "CUDA driver is a stub")])
+def test_no_driver(fake, monkeypatch, fault):
     """What a machine without a driver answers is the same error as that of one whose driver is too old."""
-    card.fault = OLD_DRIVER
+    card.fault = fault
     versions(monkeypatch, fake, 0, 13020)
     message = opening_fails()
     assert "There is no NVIDIA driver: install one" in message
@@ -102,11 +107,17 @@ def test_a_number_beyond_the_last_card(fake):
     [
         (NO_NVRTC, "CuPy's kernel compiler, NVRTC, is missing: install it with CuPy by pip install"),
         (CompileException("cannot open source file cuda_fp16.h"), "with the headers of its CUDA"),
+        (NVRTCError("NVRTC_ERROR_BUILTIN_OPERATION_FAILURE (7)"), "NVRTC cannot compile for this device"),
         (
             CUDARuntimeError(209, "cudaErrorNoKernelImageForDevice", "no kernel image is available"),
             "built for other cards than this one: install a newer CuPy",
         ),
+        (CUDARuntimeError(98, "cudaErrorInvalidDeviceFunction", "invalid device function"), "built for other cards"),
+        (CUDADriverError(200, "CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"), "built for other cards"),
+        (CUDADriverError(209, "CUDA_ERROR_NO_BINARY_FOR_GPU", "no kernel image"), "built for other cards"),
         (CUDARuntimeError(2, "cudaErrorMemoryAllocation", "out of memory"), "Its memory is full: end what else"),
+        (CUDADriverError(2, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"), "Its memory is full: end what else"),
+        (OutOfMemoryError("on the device", "512 bytes"), "Its memory is full: end what else"),
         (RuntimeError("something new"), "Install an NVIDIA driver that fits this CuPy"),
     ],
 )
@@ -130,12 +141,32 @@ def test_out_of_memory_names_the_operation_the_bytes_and_what_to_lower():
             ops.conv2d(x, weight, padding=1)
         message = str(caught.value)
         assert message.startswith("Conv2d of (1, 2, 64, 64), (4, 2, 3, 3): out of memory (on gpu ")
-        wanted = r"gpu [\d,]{5,} bytes are wanted, [\d,]+ of [\d,]+ that --gpu-memory-limit allows are free"
+        wanted = (
+            r"gpu [\d,]{5,} bytes are wanted, [\d,]+ of [\d,]+ that --gpu-memory-limit allows are free; this process"
+        )
         assert re.search(wanted, message)
         assert caught.value.exit_code == 1
         assert isinstance(caught.value, MemoryError)
         fake.limit_memory(card.used_bytes + 10**6)
         assert ops.conv2d(x, weight, padding=1).shape == (1, 4, 64, 64)
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_the_bytes_that_are_free_are_those_that_an_array_could_have(monkeypatch, limited):
+    """Those of the card under a limit; or without those that CuPy keeps, of which the next array would have its own.
+    What it keeps is given back: other programs may need it.
+    """
+    with devices.fake_gpu() as fake:
+        free, kept = 5_000, 300
+        monkeypatch.setattr(card, "kept_bytes", kept)
+        if limited:
+            fake.limit_memory(card.used_bytes + free)
+        else:
+            monkeypatch.setattr(card, "total_bytes", card.used_bytes + free)
+        of = f"{card.used_bytes + free:,}{' that --gpu-memory-limit allows' if limited else ''}"
+        with pytest.raises(OutOfMemoryError, match=rf"8,000 bytes are wanted, 5,000 of {of} are free; this process"):
+            fake.asarray(np.ones(1000))
+        assert card.kept_bytes == 0
 
 
 def test_out_of_memory_names_the_layer():
@@ -160,23 +191,99 @@ def test_out_of_memory_in_backward_and_in_copying():
             Tensor(np.ones((9, 9, 9, 9)), device="gpu")
 
 
-def test_a_full_workspace_of_cublas_is_out_of_memory_too():
+@pytest.mark.parametrize(
+    "fault",
+    [
+        CUBLASError("CUBLAS_STATUS_ALLOC_FAILED"),
+        CUDARuntimeError(2, "cudaErrorMemoryAllocation", "out of memory"),
+        CUDADriverError(2, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"),
+    ],
+    ids=str,
+)
+def test_what_fills_the_memory_beside_arrays_is_out_of_memory_too(fault):
+    """Workspaces and code, which CuPy's pool knows nothing of."""
     with devices.fake_gpu():
         x, weight = conv()
-        card.fault = CUBLASError("CUBLAS_STATUS_ALLOC_FAILED")
-        with pytest.raises(OutOfMemoryError, match="CUBLAS_STATUS_ALLOC_FAILED"):
+        card.fault = fault
+        with pytest.raises(OutOfMemoryError, match=str(fault)):
             ops.conv2d(x, weight)
 
 
-@pytest.mark.parametrize("name", ["cudaErrorECCUncorrectable", "cudaErrorIllegalAddress", "cudaErrorLaunchFailure"])
-def test_a_lost_device(name):
+def test_out_of_memory_names_the_layer_that_was_trained():
+    """Of a fixed weight, which has no gradient, backward tells nothing; the optimiser's buffers are as many bytes as
+    the weights, and are asked for after all else.
+    """
+    with devices.fake_gpu() as fake:
+        network = models.FCN8s(3, width=2, fc_width=4, geometry="same").to("gpu")
+        scores = network(Tensor(np.ones((1, 3, 64, 64), np.float32), device="gpu")).sum()
+        fake.limit_memory(card.used_bytes + 20_000)
+        with pytest.raises(OutOfMemoryError) as caught:
+            scores.backward()
+        network.name_layer(caught.value)
+        assert str(caught.value).startswith("upscore8: ConvTranspose2d.backward of ")
+        fake.limit_memory(2**30)
+        network.fc6.weight.grad = network.fc6.weight.data.copy()
+        fake.limit_memory(card.used_bytes + 100)
+        with pytest.raises(OutOfMemoryError, match=r"SGD's step of \(4, 16, 7, 7\).* bytes are wanted") as caught:
+            SGD(network.parameters(), lr=0.1).step()
+        network.name_layer(caught.value)
+        assert str(caught.value).startswith("fc6: SGD's step")
+
+
+# By number, runtime's names and driver's: what a kernel is started by answers as the driver does.
+LOST = {
+    46: ("cudaErrorDevicesUnavailable", "CUDA_ERROR_DEVICE_UNAVAILABLE"),
+    100: ("cudaErrorNoDevice", "CUDA_ERROR_NO_DEVICE"),
+    201: ("cudaErrorDeviceUninitialized", "CUDA_ERROR_INVALID_CONTEXT"),
+    214: ("cudaErrorECCUncorrectable", "CUDA_ERROR_ECC_UNCORRECTABLE"),
+    220: ("cudaErrorNvlinkUncorrectable", "CUDA_ERROR_NVLINK_UNCORRECTABLE"),
+    226: ("cudaErrorContained", "CUDA_ERROR_CONTAINED"),
+    700: ("cudaErrorIllegalAddress", "CUDA_ERROR_ILLEGAL_ADDRESS"),
+    702: ("cudaErrorLaunchTimeout", "CUDA_ERROR_LAUNCH_TIMEOUT"),
+    710: ("cudaErrorAssert", "CUDA_ERROR_ASSERT"),
+    714: ("cudaErrorHardwareStackError", "CUDA_ERROR_HARDWARE_STACK_ERROR"),
+    715: ("cudaErrorIllegalInstruction", "CUDA_ERROR_ILLEGAL_INSTRUCTION"),
+    716: ("cudaErrorMisalignedAddress", "CUDA_ERROR_MISALIGNED_ADDRESS"),
+    717: ("cudaErrorInvalidAddressSpace", "CUDA_ERROR_INVALID_ADDRESS_SPACE"),
+    718: ("cudaErrorInvalidPc", "CUDA_ERROR_INVALID_PC"),
+    719: ("cudaErrorLaunchFailure", "CUDA_ERROR_LAUNCH_FAILED"),
+    999: ("cudaErrorUnknown", "CUDA_ERROR_UNKNOWN"),
+}
+LOST_FAULTS = [
+    *(CUDARuntimeError(number, names[0], "an error was encountered") for number, names in LOST.items()),
+    *(CUDADriverError(number, names[1], "an error was encountered") for number, names in LOST.items()),
+    CUBLASError("CUBLAS_STATUS_EXECUTION_FAILED"),
+]
+
+
+@pytest.mark.parametrize("fault", LOST_FAULTS, ids=lambda fault: str(fault).partition(":")[0])
+def test_a_lost_device(fault):
     """Errors come late: at the operation, or when the host waits for a number."""
+    name = str(fault).partition(":")[0]
     with devices.fake_gpu():
         x, weight = conv()
-        card.fault = CUDARuntimeError(214, name, "an error was encountered")
+        card.fault = fault
         for use in (lambda: ops.conv2d(x, weight), lambda: x.numpy(), lambda: x.backend.synchronize()):
             with pytest.raises(DeviceLostError, match=rf"the device gpu was lost \({name}.*--resume"):
                 use()
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (NO_NVRTC, "libnvrtc, a library that CuPy computes with, is missing"),
+        (NO_CUBLAS, "libcublasLt, a library that CuPy computes with, is missing"),
+        (CompileException("cannot open source file cuda_fp16.h"), "a kernel could not be compiled for gpu"),
+        (NVRTCError("NVRTC_ERROR_BUILTIN_OPERATION_FAILURE (7)"), "a kernel could not be compiled for gpu"),
+    ],
+)
+def test_a_part_of_cuda_that_is_missed_by_an_operation_only(fault, words):
+    """The device was opened by one small kernel: a traceback that ends in CuPy's loader of libraries."""
+    with devices.fake_gpu():
+        x, weight = conv()
+        card.fault = fault
+        with pytest.raises(DeviceError, match=rf"^Conv2d of .*{words}.*\. Install CuPy with the .*gpu-cuda12"):
+            ops.conv2d(x, weight)
 
 
 def test_a_host_array_within_an_operation():
@@ -186,6 +293,18 @@ def test_a_host_array_within_an_operation():
         layer.running_mean.data = np.zeros(2, np.float32)
         with pytest.raises(DeviceError, match=r"a host array \(numpy.ndarray\) meets arrays on gpu.*Tensor\(array"):
             layer(Tensor(np.ones((2, 2, 3, 3), np.float32)))
+
+
+def test_a_device_array_that_numpy_is_given_within_an_operation():
+    """CuPy's words for it name neither the operation nor the device."""
+
+    class Careless(Function):
+        @staticmethod
+        def forward(ctx, x):
+            return np.asarray(x)
+
+    with devices.fake_gpu(), pytest.raises(DeviceError, match=r"^Careless of \(1,\): a host array .*Tensor\(array"):
+        Careless.apply(Tensor([1.0], device="gpu"))
 
 
 def test_errors_of_the_program_are_left_as_they_are():
@@ -289,25 +408,50 @@ def test_a_command_ends_with_the_explanation(monkeypatch, capsys):
     assert "error: the command: the device gpu was lost (cudaErrorIllegalAddress" in capsys.readouterr().err
 
 
-def test_a_run_out_of_memory_keeps_its_checkpoint_and_resumes(tmp_path, monkeypatch):
-    """The advice is to go on with less; nothing of the run may be lost by then."""
+def fill_the_memory(fake):
+    fake.limit_memory(card.used_bytes + 100)
+
+
+def lose_the_device(fake):
+    card.fault = CUDADriverError(700, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered")
+
+
+def mend(fake):
+    """Less is asked for, or another process has the device anew."""
+    fake.limit_memory(2**30)
+    card.fault = None
+
+
+@pytest.mark.parametrize(
+    ("happens", "error", "words"),
+    [
+        (
+            fill_the_memory,
+            TrainingError,
+            r"step 3: .*out of memory .*Lower --batch-size.*saved before are kept",
+        ),
+        (lose_the_device, DeviceLostError, r"the device gpu was lost .*saved before are kept. Go on with --resume"),
+    ],
+    ids=["memory", "lost"],
+)
+def test_a_run_that_fails_on_its_device_keeps_its_checkpoint_and_resumes(tmp_path, monkeypatch, happens, error, words):
+    """The advice is to go on; nothing of the run may be lost by then."""
     few_pictures(monkeypatch)
     config = tiny(steps=(4,))
     with devices.fake_gpu() as fake:
         original = ops.softmax_cross_entropy
         calls = []
 
-        def shrinking(*arguments, **options):
+        def failing(*arguments, **options):
             calls.append(1)
             if len(calls) == 3:
-                fake.limit_memory(card.used_bytes + 100)
+                happens(fake)
             return original(*arguments, **options)
 
-        monkeypatch.setattr(ops, "softmax_cross_entropy", shrinking)
-        with pytest.raises(
-            TrainingError, match=r"step 3: .*out of memory \(on gpu .*Checkpoints saved before are kept"
-        ):
+        monkeypatch.setattr(ops, "softmax_cross_entropy", failing)
+        with pytest.raises(error, match=words):
             start(config, tmp_path / "run", device="gpu").run()
-        fake.limit_memory(2**30)
+        assert read_progress(tmp_path / "run" / "checkpoint.safetensors").step == 2
+        mend(fake)
         start(config, tmp_path / "run", device="gpu", resume=True).run()
     assert (tmp_path / "run" / "report.json").exists()

@@ -7,14 +7,13 @@ device computes with the functions instead.
 
 import inspect
 import itertools
-import shutil
-import subprocess
 
 import devices
 import fake_cupy
 import numpy as np
 import pytest
 import scipy.sparse
+from cuda_compilers import FINDERS
 from devices import assert_allclose, assert_array_equal, on_device, to_host
 from fake_cupy import cuda_on_cpu
 from hypothesis import given
@@ -304,14 +303,25 @@ def all_kernels():
     return "\n".join(texts)
 
 
-def test_the_kernels_compile(tmp_path):
-    """A slip in the CUDA, where a compiler is at hand; that it compiles does not say that it is right."""
-    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
-    if nvcc is None:
-        pytest.skip("no CUDA compiler (nvcc) here; the kernels are compiled for a GPU under -m gpu only")
-    source = tmp_path / "kernels.cu"
-    source.write_text(all_kernels(), encoding="utf-8")
-    options = ["-ptx", "-arch=sm_90", "--Werror", "all-warnings", "-o", str(tmp_path / "kernels.ptx")]
-    result = subprocess.run([nvcc, *options, str(source)], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / "kernels.ptx").read_text().count(".entry") == all_kernels().count("__global__")
+@pytest.fixture(params=FINDERS)
+def compile_cuda(request):
+    """One of NVIDIA's compilers."""
+    compile_text = FINDERS[request.param]()
+    if compile_text is None:
+        pytest.skip(f"{request.param} is not here: the kernels are not compiled by it (pip has nvidia-cuda-nvrtc-cu12)")
+    return compile_text
+
+
+@pytest.mark.parametrize("architecture", ["75", "90"])  # the oldest that CUDA 13 knows, and Hopper
+def test_the_kernels_compile(compile_cuda, architecture):
+    """A slip in the CUDA, or what CuPy's compiler lacks; that it compiles does not say that it is right."""
+    ptx = compile_cuda(all_kernels(), architecture)
+    assert ptx.count(".entry") == all_kernels().count("__global__")
+
+
+@pytest.mark.parametrize(("slip", "words"), [("int a = undeclared;", "undeclared"), ("int unused;", "unused")])
+def test_what_does_not_compile_is_told(compile_cuda, slip, words):
+    """A test of the test."""
+    text = all_kernels().replace(") {", f") {{ {slip}", 1)
+    with pytest.raises(AssertionError, match=words):
+        compile_cuda(text, "90")

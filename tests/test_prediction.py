@@ -4,6 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from devices import on_device
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
@@ -12,6 +13,7 @@ from minifcn.errors import ShapeError, UsageError
 from minifcn.prediction import label_pixels, reach
 from minifcn.weights import Preprocessing
 
+on_every_device = pytest.mark.usefixtures("device")  # of the others, the longest, nothing depends on the device
 PLAIN = Preprocessing("RGB", 1 / 255, (0.5, 0.5, 0.5), (1.0, 1.0, 1.0))
 NETWORKS = {
     "fcn32s": models.FCN32s,
@@ -43,7 +45,7 @@ def network(name, seed=0, **options):
         else:
             values = rng.random(shape) ** 2
             values /= values.sum(axis=(1, 2, 3), keepdims=True)
-        parameter.data = values.astype(np.float32)
+        parameter.data = on_device(values.astype(np.float32))
     return model
 
 
@@ -99,6 +101,7 @@ def test_tiles_lie_beside_each_other_too():
     )
 
 
+@on_every_device
 def test_inside_a_tile_a_small_overlap_does_no_harm():
     """What the docstring calls the interior: at least `reach` from where the picture was cut."""
     model, image = network("fcn-basic"), cells(640, 32)
@@ -129,13 +132,14 @@ def test_reach_is_as_far_as_a_network_sees(name):
     assert reach(model) - 16 < farthest <= reach(model)
 
 
+@on_every_device
 def test_several_scales_and_the_mirror_image_are_averaged():
     """Scores averaged in place of probabilities, a mirror image that is not turned back, or a scale forgotten."""
     model, image = network("fcn8s", geometry="same").eval(), cells(70, 50)
 
     def softmax(picture):
         with no_grad():
-            scores = model(Tensor(PLAIN.apply(picture)[None])).data[0]
+            scores = model(Tensor(PLAIN.apply(picture)[None])).numpy()[0]
         powers = np.exp(scores - scores.max(axis=0))
         return powers / powers.sum(axis=0)
 
@@ -144,7 +148,7 @@ def test_several_scales_and_the_mirror_image_are_averaged():
 
     half = np.asarray(Image.fromarray(image).resize((25, 35), Image.Resampling.BILINEAR))
     with no_grad():
-        scores = model(Tensor(PLAIN.apply(half)[None])).data[0]
+        scores = model(Tensor(PLAIN.apply(half)[None])).numpy()[0]
     enlarged = np.stack([np.asarray(Image.fromarray(s).resize((50, 70), Image.Resampling.BILINEAR)) for s in scores])
     powers = np.exp(enlarged)
     expected = (softmax(image) + powers / powers.sum(axis=0)) / 2
@@ -202,6 +206,7 @@ def test_memory_does_not_grow_with_the_picture(monkeypatch, options):
     assert peaks[2] - peaks[1] < 0.5 * more_pixels  # bytes; one plane of uint8 would be 1.0
 
 
+@on_every_device
 def test_probabilities_may_be_stored_elsewhere():
     """Parts that overlap, or that are stored twice."""
     model, image, stored = network("fcn-basic"), cells(70, 90), np.zeros((3, 70, 90), np.int64)
@@ -215,6 +220,7 @@ def test_probabilities_may_be_stored_elsewhere():
     assert (stored == 1).all()
 
 
+@on_every_device
 def test_what_cannot_be_computed_is_refused():
     """Each by itself, with what is needed instead."""
     model, image = network("fcn-basic"), cells(70, 70)

@@ -280,8 +280,8 @@ class Node:
             grads = self.function.backward(self.context, grad)
         except Exception as error:
             shapes = ", ".join(str(tuple(shape)) for shape in self.input_shapes if shape is not None)
-            parents = [id(parent) for parent in self.parents]
-            self.context.backend.explain(error, f"{self.name}.backward of {shapes}", parents)
+            inputs = [id(one) for one in (*self.parents, *self.context.saved)]  # a fixed weight is no parent
+            self.context.backend.explain(error, f"{self.name}.backward of {shapes}", inputs)
             raise
         grads = grads if isinstance(grads, tuple) else (grads,)
         if len(grads) != len(self.parents):

@@ -38,7 +38,8 @@ class Module:
 
     def name_layer(self, error: OutOfMemoryError) -> None:
         """Say in the error which layer of this module it was: the one whose parameter the operation was given."""
-        names = {id(parameter): name.rpartition(".")[0] for name, parameter in self.named_parameters()}
+        named = [(name.rpartition(".")[0], parameter) for name, parameter in self.named_parameters()]
+        names = {id(one): layer for layer, parameter in named for one in (parameter, parameter.data)}
         error.layer = next((names[key] for key in error.inputs if key in names), error.layer)
 
     def forward(self, *inputs: Any, **options: Any) -> Any:

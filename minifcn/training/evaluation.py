@@ -12,6 +12,7 @@ import numpy as np
 
 from minifcn import models, visualize, weights
 from minifcn.autograd.tensor import Tensor, no_grad
+from minifcn.backend import Array, get_backend
 from minifcn.data import VOID, Dataset, Loader, resize
 from minifcn.errors import UsageError
 from minifcn.files import to_json, write_atomically
@@ -21,8 +22,11 @@ from minifcn.nn import Module
 from minifcn.weights import Preprocessing, WeightFile
 
 
-def predict_labels(model: Module, images: np.ndarray, device: str = "cpu") -> np.ndarray:
-    """The class with the highest score at each pixel: float32 (N, C, H, W) -> uint8 (N, H, W). Sets eval mode."""
+def predict_labels(model: Module, images: Array, device: str = "cpu") -> np.ndarray:
+    """The class with the highest score at each pixel: float32 (N, C, H, W) -> uint8 (N, H, W). Sets eval mode.
+
+    images: on the host, or on the device already.
+    """
     model.eval()
     with no_grad():
         scores = model(Tensor(images, device=device))
@@ -51,12 +55,12 @@ def evaluate(
     """
     result = Evaluation(len(dataset.classes), boundary_width, ignore_index=VOID)
     loader = Loader(dataset, batch_size, normalise=preprocessing.apply, size=size, shuffle=False, skip=skip)
-    for batch in progress(loader.epoch(0)):
-        truths = _with_void(batch.labels, ignore_label)
+    for batch in progress(loader.epoch(0, upload=get_backend(device).upload)):
+        images, truths = batch.uploaded(), _with_void(batch.labels, ignore_label)
         if len(set(batch.sizes)) == 1:
-            result.update(truths, predict_labels(model, batch.images, device), batch.names)
+            result.update(truths, predict_labels(model, images, device), batch.names)
             continue
-        for image, truth, name, (height, width) in zip(batch.images, truths, batch.names, batch.sizes, strict=True):
+        for image, truth, name, (height, width) in zip(images, truths, batch.names, batch.sizes, strict=True):
             prediction = predict_labels(model, image[None, :, :height, :width], device)[0]
             result.update(truth[:height, :width], prediction, [name])
     return result

@@ -67,21 +67,24 @@ class Optimizer:
         for group in self.groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    if position not in self.state:
-                        zeros = parameter.backend.xp.zeros_like
-                        self.state[position] = {name: zeros(parameter.data) for name in self.buffers}
-                    lr = group["lr"] * self.lr_factor
-                    self._step(parameter, self.state[position], lr, group["weight_decay"])
+                    self._step(parameter, position, group["lr"] * self.lr_factor, group["weight_decay"])
                 position += 1
 
-    def _step(self, parameter: Tensor, buffers: dict[str, Array], lr: float, weight_decay: float) -> None:
+    def _step(self, parameter: Tensor, position: int, lr: float, weight_decay: float) -> None:
         grad: Any = parameter.grad
         if grad.shape != parameter.shape:
             raise ShapeError(
                 f"{type(self).__name__}: a gradient of {tuple(grad.shape)} for a parameter of "
                 f"{tuple(parameter.shape)}; backward gives one of its shape."
             )
-        self.move(parameter.backend, parameter.data, grad, lr, weight_decay, **buffers)
+        backend = parameter.backend
+        try:
+            if position not in self.state:
+                self.state[position] = {name: backend.xp.zeros_like(parameter.data) for name in self.buffers}
+            self.move(backend, parameter.data, grad, lr, weight_decay, **self.state[position])
+        except Exception as error:
+            backend.explain(error, f"{type(self).__name__}'s step of {tuple(parameter.shape)}", [id(parameter)])
+            raise
 
     def move(
         self, backend: Backend, parameter: Array, grad: Array, lr: float, weight_decay: float, **buffers: Array

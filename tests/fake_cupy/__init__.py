@@ -15,14 +15,25 @@ import numpy as np
 
 from fake_cupy import cuda_on_cpu, functions, sparse, streams
 from fake_cupy.array import FACTS, ndarray
-from fake_cupy.device import CompileException, CUBLASError, CUDARuntimeError, MemoryHook, OutOfMemoryError, card
+from fake_cupy.device import (
+    CompileException,
+    CUBLASError,
+    CUDADriverError,
+    CUDARuntimeError,
+    MemoryHook,
+    NVRTCError,
+    OutOfMemoryError,
+    card,
+)
 from fake_cupy.streams import StreamError
 from minifcn.kernels.source import C_TYPES
 
 __all__ = [
     "CUBLASError",
+    "CUDADriverError",
     "CUDARuntimeError",
     "CompileException",
+    "NVRTCError",
     "OutOfMemoryError",
     "StreamError",
     "card",
@@ -97,11 +108,11 @@ class _Pool:
 
     @staticmethod
     def total_bytes() -> int:
-        return card.used_bytes
+        return card.used_bytes + card.kept_bytes
 
     @staticmethod
     def free_all_blocks() -> None:
-        pass
+        card.kept_bytes = 0
 
 
 class _Device:
@@ -134,7 +145,7 @@ def _cuda() -> types.SimpleNamespace:
         getDeviceProperties=lambda number: {"name": b"fake device", "totalGlobalMem": card.total_bytes},
         driverGetVersion=lambda: 13000,
         runtimeGetVersion=lambda: 13000,
-        memGetInfo=lambda: (card.total_bytes - card.used_bytes, card.total_bytes),
+        memGetInfo=lambda: (card.total_bytes - card.used_bytes - card.kept_bytes, card.total_bytes),
     )
     return types.SimpleNamespace(
         runtime=runtime,

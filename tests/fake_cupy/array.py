@@ -29,7 +29,6 @@ NOT_A_HOST_ARRAY = (
     "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy array explicitly."
 )
 _IN_ANY_ORDER = ("add", "subtract", "maximum", "minimum")  # the ufuncs with an `at`, all by atomics
-_WAITING = ("item", "tolist", "get")
 _VIEWS = ("T", "mT", "real", "imag")
 
 
@@ -113,6 +112,11 @@ class ndarray(NDArrayOperatorsMixin):
         card.wait()
         return self._memory.copy()
 
+    def set(self, array: np.ndarray, stream: Any = None) -> None:
+        """From the host's ordinary memory, whose copies the host waits for; asarray goes by way of pinned memory."""
+        card.wait()
+        self._memory[...] = array
+
     def _number(self) -> Any:
         return self.get().item()
 
@@ -194,6 +198,8 @@ class ndarray(NDArrayOperatorsMixin):
     def __getitem__(self, key: Any) -> "ndarray":
         card.compute()
         key, advanced = host_key(key, self.shape)
+        if _holds_mask(key):
+            card.wait()  # how many there are is the size of the result
         if not advanced:
             return wrap(self._memory[(*key, Ellipsis)] if Ellipsis not in key else self._memory[key])
         return wrap(np.array(self._memory[key]))
@@ -201,6 +207,8 @@ class ndarray(NDArrayOperatorsMixin):
     def __setitem__(self, key: Any, value: Any) -> None:
         card.compute()
         key, advanced = host_key(key, self.shape)
+        if _holds_mask(key) and isinstance(value, ndarray) and value.ndim:
+            card.wait()
         value = operand(value)
         if not advanced:
             self._memory[key] = value
@@ -209,6 +217,10 @@ class ndarray(NDArrayOperatorsMixin):
         places = np.arange(self._memory.size).reshape(self.shape)[key]
         values = np.broadcast_to(value, places.shape).ravel()[::-1]
         self._memory[np.unravel_index(places.ravel()[::-1], self.shape)] = values
+
+
+def _holds_mask(key: tuple[Any, ...]) -> bool:
+    return any(isinstance(part, np.ndarray) and part.dtype == bool for part in key)
 
 
 def wrap(value: Any) -> Any:

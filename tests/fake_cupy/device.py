@@ -23,12 +23,24 @@ class CUDARuntimeError(RuntimeError):
         super().__init__(f"{name}: {text}")
 
 
+class CUDADriverError(RuntimeError):
+    """As cupy.cuda.driver.CUDADriverError, which starting a kernel raises: the same numbers, other names."""
+
+    def __init__(self, status: int, name: str, text: str) -> None:
+        self.status = status
+        super().__init__(f"{name}: {text}")
+
+
 class CUBLASError(RuntimeError):
     """As cupy_backends.cuda.libs.cublas.CUBLASError."""
 
 
 class CompileException(Exception):
     """As cupy.cuda.compiler.CompileException."""
+
+
+class NVRTCError(RuntimeError):
+    """As cupy_backends.cuda.libs.nvrtc.NVRTCError."""
 
 
 class MemoryHook:
@@ -44,7 +56,8 @@ class MemoryHook:
 
 @dataclass
 class Card:
-    """fault: an exception that every computation raises. limit: bytes that a set_limit allows, 0 for all.
+    """fault: an exception that every computation raises. limit: bytes that a set_limit allows, 0 for all. kept_bytes:
+    what CuPy's pool keeps for arrays to come (the fake's arrays get none of it).
 
     peak_bytes: the most that was in use at once. synchronizations: how often the host waited for a number. products:
     the dimensions of each matrix product's operands. launches: the kernels, by name. random: the order in which atomics
@@ -55,6 +68,7 @@ class Card:
     compute_capability: str = "90"
     total_bytes: int = 8 * 2**30
     used_bytes: int = 0
+    kept_bytes: int = 0
     peak_bytes: int = 0
     limit: int = 0
     fault: BaseException | None = None

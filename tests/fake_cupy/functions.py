@@ -14,6 +14,8 @@ _NO_REDUCTION = ("where", "initial")
 # CuPy's functions take any keyword in Python, and refuse these inside.
 _KEYWORDS = {"einsum": ("dtype", "optimize")}
 _BY_ATOMICS = ("bincount", "histogram", "histogram2d", "histogramdd")
+# The size of what these give depends on the numbers, which the host waits for (bincount looks for the largest).
+_SIZED_BY_NUMBERS = ("nonzero", "flatnonzero", "argwhere", "compress", "extract", "unique", "bincount")
 # What CuPy has, but the fake has not been taught; nothing in the library may use it until it has been.
 UNTAUGHT = ("put", "place", "putmask", "choose", "apply_along_axis", "piecewise", "vectorize", "r_", "c_")
 
@@ -25,6 +27,9 @@ def call(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any
     if known is not None and (wrong := keywords.keys() - set(known)):
         raise TypeError(f"{name}() got an unexpected keyword argument {', '.join(sorted(wrong))} (CuPy's has none)")
     card.compute()
+    sized_by_array = name in _SEQUENCE_FIRST and arguments and isinstance(arguments[0], ndarray)
+    if name in _SIZED_BY_NUMBERS or sized_by_array:
+        card.wait()
     if name in _TO_DEVICE:
         return _to_device(name, *arguments, **keywords)
     _check_first(name, arguments)
@@ -34,6 +39,8 @@ def call(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any
         return _take_along_axis(*arguments, **keywords)
     if name == "bincount":
         return _bincount(*arguments, **keywords)
+    if name == "einsum" and len(arguments) > 2:
+        card.products.append(3)  # whatever it sums over, CuPy makes it a batch of matrix products
     values, named = _unwrapped(arguments), {key: _unwrapped(value) for key, value in keywords.items()}
     result = getattr(np, name)(*values, **named)
     out = keywords.get("out")
@@ -49,6 +56,8 @@ def call_method(array: ndarray, name: str, arguments: tuple[Any, ...], keywords:
     if wrong := keywords.keys() & set(_NO_REDUCTION):
         raise TypeError(f"{name}() got an unexpected keyword argument {', '.join(sorted(wrong))}")
     card.compute()
+    if name in _SIZED_BY_NUMBERS:
+        card.wait()
     if name == "take":
         return _take(array, *arguments, **keywords)
     values, named = _unwrapped(arguments), {key: _unwrapped(value) for key, value in keywords.items()}

@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
+from devices import assert_allclose, assert_array_equal, on_device
 from networks import fill
-from numpy.testing import assert_allclose, assert_array_equal
 
 from minifcn import Tensor, models, nn, no_grad, ops
 from minifcn.autograd.tensor import is_recording
 from minifcn.errors import DtypeError, ShapeError, UsageError
 from minifcn.models.dense_prediction import Chain, Layer, atrous, framed, multiply_adds, shift_and_stitch, unpadded
+
+pytestmark = pytest.mark.usefixtures("device")
+long = pytest.mark.cpu_only("long, and of the operations of other tests here")
 
 
 def conv(name, weight, bias=(0.0,), **geometry):
@@ -16,7 +19,7 @@ def conv(name, weight, bias=(0.0,), **geometry):
     weight = np.array(weight, float)
     layer = nn.Conv2d(weight.shape[1] * geometry.get("groups", 1), weight.shape[0], weight.shape[2:], **geometry)
     layer.astype(np.float64)
-    layer.weight.data, layer.bias.data = weight, np.array(bias, float)
+    layer.weight.data, layer.bias.data = on_device(weight), on_device(np.array(bias, float))
     return Layer.of_convolution(name, layer)
 
 
@@ -34,7 +37,7 @@ def normalisation(generator, name, channels):
     """Batch normalisation in evaluation mode, far from the identity."""
     layer = nn.BatchNorm2d(channels).astype(np.float64).eval()
     for parameter in layer.parameters():
-        parameter.data = generator.uniform(0.5, 2, channels)
+        parameter.data = on_device(generator.uniform(0.5, 2, channels))
     return Layer(name, layer)
 
 
@@ -71,7 +74,7 @@ def filled(network):
     """Random numbers everywhere, variances above zero, in evaluation mode."""
     for name, parameter in fill(network).named_parameters():
         if name.endswith("running_var"):
-            parameter.data = np.abs(parameter.data) + 0.5
+            parameter.data = abs(parameter.data) + 0.5
     return network.eval()
 
 
@@ -80,9 +83,11 @@ def window_by_window(network, image):
     window, (height, width) = unpadded(network), image.shape[2:]
     field_h, field_w = window.receptive_field
     above, left = (field_h - 1) // 2, (field_w - 1) // 2
-    padded = np.pad(image.data, [(0, 0), (0, 0), (above, field_h), (left, field_w)])
+    padded = np.pad(image.numpy(), [(0, 0), (0, 0), (above, field_h), (left, field_w)])
     scores = [
-        window(Tensor(padded[:, :, y : y + field_h, x : x + field_w])).data for y in range(height) for x in range(width)
+        window(Tensor(padded[:, :, y : y + field_h, x : x + field_w])).numpy()
+        for y in range(height)
+        for x in range(width)
     ]
     return np.concatenate(scores, axis=-1).reshape(*scores[0].shape[:2], height, width)
 
@@ -109,11 +114,13 @@ def test_a_stride_becomes_dilation_of_what_follows():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 6), (5, 4), (9, 11)], ids=str)
-@pytest.mark.parametrize("network", [pyramid(1), pyramid(2), pyramid(3), irregular()], ids=["2", "4", "8", "irregular"])
-def test_shift_and_stitch_and_atrous_are_the_network_at_every_window(network, size):
+@pytest.mark.parametrize(
+    "make", [lambda: pyramid(1), lambda: pyramid(2), lambda: pyramid(3), irregular], ids=["2", "4", "8", "irregular"]
+)
+def test_shift_and_stitch_and_atrous_are_the_network_at_every_window(make, size):
     """Any pixel that another window answers for: borders and odd sizes, a batch, height taken for width, padding left
     in a layer."""
-    image = image_of(*size, batch=2)
+    network, image = make(), image_of(*size, batch=2)
     with no_grad():
         expected = window_by_window(network, image)
         stitched, holes = shift_and_stitch(network, image), atrous(network)(image)
@@ -125,6 +132,7 @@ def test_shift_and_stitch_and_atrous_are_the_network_at_every_window(network, si
     assert_allclose(coarse, expected[:, :, ::step_h, ::step_w], rtol=0, atol=1e-10)
 
 
+@long
 @pytest.mark.parametrize("size", [(33, 3), (2, 35)], ids=str)
 def test_five_poolings(size):
     """Factor 32, as VGG has, on an image where a shifted copy has more than one score along one axis."""
@@ -145,7 +153,7 @@ REAL = {
 }
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", [n if n == "fcn-basic" else pytest.param(n, marks=long) for n in REAL])
 def test_the_published_networks(name):
     """A layer left out, in the wrong place, or with its padding."""
     network, image = filled(REAL[name]()), image_of(2, 3, channels=3)
@@ -202,6 +210,7 @@ def test_a_chain_of_fcn_basic_leads_to_its_last_score_layer():
     assert scores.data.std() > 1e-4
 
 
+@long
 def test_where_no_window_reaches_the_edge_padding_makes_no_difference():
     """Without its padding it must still be the same network: windows inside the image get the same scores with it and
     without. Those that reach over the edge do not, as the documentation says."""
@@ -217,7 +226,7 @@ def test_where_no_window_reaches_the_edge_padding_makes_no_difference():
         at_the_edge = framed(network)(Tensor(image.data)).data[:, :, 0, 0]
     assert inside.shape[2:] == (1, 2)
     assert_allclose(padded[:, :, first : first + 1, first : first + 2], inside, rtol=0, atol=1e-12)
-    assert np.abs(padded[:, :, 0, 0] - at_the_edge).max() > 1e-3
+    assert abs(padded[:, :, 0, 0] - at_the_edge).max() > 1e-3
 
 
 def test_the_atrous_network_learns_what_the_network_learns():
@@ -226,7 +235,7 @@ def test_the_atrous_network_learns_what_the_network_learns():
     generator = np.random.default_rng(0)
     coarse = framed(network)(image)
     cotangent = generator.normal(size=coarse.shape)
-    coarse.backward(cotangent)
+    coarse.backward(on_device(cotangent))
     expected = {name: parameter.grad for name, parameter in network.named_parameters()}
     network_parameters = list(network.parameters())
     for parameter in network_parameters:
@@ -235,7 +244,7 @@ def test_the_atrous_network_learns_what_the_network_learns():
     scores = holes(image)
     everywhere = np.zeros(scores.shape)
     everywhere[:, :, ::4, ::4] = cotangent
-    scores.backward(everywhere)
+    scores.backward(on_device(everywhere))
     assert [*map(id, holes.parameters())] == [*map(id, network_parameters)]
     assert len(expected) == 6
     for name, parameter in network.named_parameters():
@@ -291,6 +300,7 @@ def test_multiply_adds_by_hand():
     assert multiply_adds(grouped, 3) == 3 * 3 * 12
 
 
+@long
 def test_multiply_adds_of_the_published_networks():
     """VGG16's 15,346,630,656 in convolutions at 224, and 150 thousand million in FCN's at 500, as everyone counts them.
     fc6 and fc7 are narrow here: they would take most of a gigabyte."""

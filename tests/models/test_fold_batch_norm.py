@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+from devices import assert_allclose, assert_array_equal
 from networks import fill
-from numpy.testing import assert_allclose, assert_array_equal
 
 from minifcn import Tensor, models, nn, no_grad
 from minifcn.errors import WeightsError
 from minifcn.models import surgery
 from minifcn.weights import Preprocessing
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def images(*size, channels=3):
@@ -41,9 +43,9 @@ def test_folding_batch_normalisation_changes_no_score(name, dtype):
     fixed = {name for name, parameter in folded.named_parameters() if not parameter.requires_grad}
     assert fixed == {n for n, p in model.named_parameters() if not p.requires_grad and "_bn." not in n}
     size = (224, 230) if name.startswith("vgg") else (37, 50)
-    image = Tensor(images(*size, channels=model.architecture["in_channels"]).data.astype(dtype))
+    image = Tensor(images(*size, channels=model.architecture["in_channels"]).numpy().astype(dtype))
     with no_grad():
-        expected, scores = model(image).data, folded(image).data
+        expected, scores = model(image).numpy(), folded(image).numpy()
     tolerance = (1e-11 if dtype == np.float64 else 2e-5) * np.abs(expected).max()  # 2e-6 was seen in float32
     assert np.ptp(expected) > 0
     assert_allclose(scores, expected, rtol=0, atol=tolerance)

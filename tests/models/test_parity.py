@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from devices import assert_allclose, assert_array_equal, on_device
 from networks import fill
 
 from minifcn import Tensor, models
@@ -9,6 +10,9 @@ from minifcn.errors import ShapeError
 
 torch = pytest.importorskip("torch", reason="PyTorch, the other side of the comparison, is not installed")
 import reference_networks as reference  # noqa: E402  (needs torch)
+
+pytestmark = pytest.mark.usefixtures("device")
+long = pytest.mark.cpu_only("long: other cases of the same test are run on every device")
 
 FCNS = ("fcn32s", "fcn16s", "fcn8s", "fcn4s", "fcn2s", "fcn8s-at-once")
 VGGS = ("vgg11", "vgg13", "vgg16", "vgg19")
@@ -31,7 +35,7 @@ def assert_equal_to_rounding(ours, theirs, what):
     """To 1e-9 of the largest value; zero everywhere would compare nothing, so it is refused."""
     scale = np.abs(theirs).max()
     assert scale > 0, f"{what}: the reference is zero everywhere, so this compares nothing"
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-9 * scale, err_msg=what)
+    assert_allclose(ours, theirs, rtol=0, atol=1e-9 * scale, err_msg=what)
 
 
 def assert_parity(model, forward, image):
@@ -42,7 +46,7 @@ def assert_parity(model, forward, image):
     assert ours.shape == tuple(theirs.shape)
     assert_equal_to_rounding(ours.data, theirs.detach().numpy(), "output")
     cotangent = np.random.default_rng(1).normal(size=ours.shape)
-    ours.backward(cotangent)
+    ours.backward(on_device(cotangent))
     theirs.backward(torch.tensor(cotangent))
     assert_equal_to_rounding(x.grad, theirs_x.grad.numpy(), "gradient of the image")
     for name, parameter in model.named_parameters():
@@ -61,15 +65,18 @@ def images(height, width, batch=1, channels=3):
     return np.random.default_rng([height, width]).normal(size=(batch, channels, height, width))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 17), (33, 47), (50, 65)], ids=str)
+@pytest.mark.parametrize(
+    "size", [*(pytest.param(s, marks=long) for s in [(1, 1), (1, 17), (50, 65)]), (33, 47)], ids=str
+)
 @pytest.mark.parametrize("geometry", FORWARDS)
-@pytest.mark.parametrize("name", FCNS)
+@pytest.mark.parametrize("name", [n if n == "fcn8s" else pytest.param(n, marks=long) for n in FCNS])
 def test_fcn_equals_the_reference(name, geometry, size):
     """Any crop, padding, order of layers, missing ReLU, swapped height and width, skip scaled after its score layer,
     upsampling weight read as (out, in), or gradient that does not reach a layer."""
     assert_parity(fcn(name, geometry), lambda p, x: FORWARDS[geometry](name, p, x), images(*size))
 
 
+@long
 @pytest.mark.parametrize("geometry", FORWARDS)
 @pytest.mark.parametrize(("batch", "channels"), [(2, 1), (3, 4)])
 def test_batches_and_other_channels_equal_the_reference(geometry, batch, channels):
@@ -79,6 +86,7 @@ def test_batches_and_other_channels_equal_the_reference(geometry, batch, channel
     assert_parity(model, lambda p, x: FORWARDS[geometry]("fcn8s", p, x), image)
 
 
+@long
 @pytest.mark.parametrize("size", [(1, 1), (50, 65)], ids=str)
 @pytest.mark.parametrize("geometry", FORWARDS)
 @pytest.mark.parametrize("name", ["fcn16s", "fcn8s", "fcn4s", "fcn2s", "fcn8s-at-once"])
@@ -97,8 +105,8 @@ def normalised(name, geometry, training=False, **arguments):
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
-@pytest.mark.parametrize("geometry", FORWARDS)
-@pytest.mark.parametrize("name", ["fcn32s", "fcn8s"])
+@pytest.mark.parametrize("geometry", [pytest.param("paper", marks=long), "same"])
+@pytest.mark.parametrize("name", [pytest.param("fcn32s", marks=long), "fcn8s"])
 def test_fcn_with_batch_normalisation_equals_the_reference(name, geometry, training):
     """Normalised after the ReLU, or not at all after some layer; a score layer normalised; a bias that was kept; the
     mode not passed on to some layer."""
@@ -142,14 +150,15 @@ def test_frozen_batch_normalisation_trains_as_in_evaluation():
     model.freeze_batch_norm()
     image, before = Tensor(images(20, 37)), model.state_dict()
     expected = model(image).data
-    np.testing.assert_array_equal(model.train()(image).data, expected)
+    assert_array_equal(model.train()(image).data, expected)
     for name, array in model.state_dict().items():
-        np.testing.assert_array_equal(array, before[name], err_msg=name)
+        assert_array_equal(array, before[name], err_msg=name)
 
 
 CROPS = [(name, step.name) for name in FCNS for step in models.MODELS[name].upsamplings]
 
 
+@pytest.mark.cpu_only("a test of the test, and long")
 @pytest.mark.parametrize("error", [1, -1])
 @pytest.mark.parametrize(("name", "crop"), CROPS)
 def test_the_comparison_finds_a_wrong_crop(name, crop, error):
@@ -160,6 +169,7 @@ def test_the_comparison_finds_a_wrong_crop(name, crop, error):
         assert_parity(model, lambda p, x: reference.fcn_paper(name, p, x), images(17, 9))
 
 
+@pytest.mark.cpu_only("a test of the test, and long")
 @pytest.mark.parametrize(("name", "crop"), CROPS)
 def test_the_comparison_finds_a_wrong_crop_in_same_geometry(name, crop):
     """A test of the test. Here a crop of 1 can also leave too few pixels for the image, which is loud enough."""
@@ -169,7 +179,7 @@ def test_the_comparison_finds_a_wrong_crop_in_same_geometry(name, crop):
         assert_parity(model, lambda p, x: reference.fcn_same(name, p, x), images(17, 9))
 
 
-@pytest.mark.parametrize("name", VGGS)
+@pytest.mark.parametrize("name", [n if n == "vgg11" else pytest.param(n, marks=long) for n in VGGS])
 def test_vgg_equals_the_reference(name):
     """A wrong number of convolutions in a block, a missing ReLU, cells flattened in another order."""
     model = fill(models.MODELS[name](5, 2, 6)).eval()
@@ -180,6 +190,7 @@ def test_vgg_equals_the_reference(name):
     )
 
 
+@long
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
 @pytest.mark.parametrize("fully_convolutional", [False, True])
 def test_vgg_with_batch_normalisation_equals_the_reference(fully_convolutional, training):

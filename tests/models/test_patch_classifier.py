@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from devices import assert_allclose, assert_array_equal
 from networks import fill
-from numpy.testing import assert_allclose, assert_array_equal
 
 from minifcn import Tensor, models, no_grad, ops
 from minifcn.autograd.tensor import is_recording
@@ -11,6 +11,8 @@ from minifcn.errors import ShapeError, UsageError
 from minifcn.models.dense_prediction import Chain, Layer, atrous, framed, multiply_adds, unpadded
 from minifcn.models.patch_classifier import PatchClassifier, patches_around
 from minifcn.nn import Conv2d
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def picture(rows):
@@ -72,7 +74,7 @@ def test_vgg_at_every_32nd_pixel():
     network, images = fill(models.VGG11(3, width=1, batch_norm=True)), image_of(1, 3, 33, 3)
     for name, parameter in network.named_parameters():
         if name.endswith("running_var"):
-            parameter.data = np.abs(parameter.data) + 0.5
+            parameter.data = abs(parameter.data) + 0.5
     windows = unpadded(network.eval())
     with no_grad():
         dense = framed(network)(images).data
@@ -91,7 +93,7 @@ def test_a_classifier_that_pads_does_not_give_these_logits():
     padding = PatchClassifier(network, 9, stride=4)
     assert crop.shape[2:] == (1, 1)
     assert padding(images).shape == dense.shape
-    assert np.abs(padding(images).data - dense).max() > 0.1
+    assert abs(padding(images).data - dense).max() > 0.1
 
 
 def test_how_many_times_more_work_it_is():

@@ -2,14 +2,16 @@
 
 import numpy as np
 import pytest
+from devices import assert_allclose, assert_array_equal, on_device, to_host
 from networks import fill
-from numpy.testing import assert_allclose, assert_array_equal
 
 from minifcn import Tensor, models, no_grad, ops
 from minifcn.errors import ShapeError, WeightsError
 from minifcn.models import surgery
 from minifcn.nn import bilinear_weight
 from minifcn.weights import WeightFile
+
+pytestmark = pytest.mark.usefixtures("device")
 
 CONVOLUTIONS = tuple(
     f"conv{block}_{position}.{kind}"
@@ -56,7 +58,7 @@ def assert_slides_like_the_classifier(classifier):
     with no_grad():
         converted, image = surgery.fully_convolutional(classifier), images(300, 250)
         scores = converted(image).data[0]
-        expected = dense_at_every_window(classifier, classifier.features(image)["pool5"].data)
+        expected = dense_at_every_window(classifier, classifier.features(image)["pool5"].numpy())
     assert scores.shape == (5, 4, 2)
     assert np.ptp(expected, axis=(1, 2)).min() > 0.01  # windows that all look alike would compare nothing
     assert_allclose(scores, expected, rtol=0, atol=1e-10)
@@ -226,7 +228,7 @@ def bilinear_stages(coarse, fine, geometry):
     first = fill(coarse(3, 1, 4, geometry=geometry)).eval()
     for step in first.upsamplings:
         layer = getattr(first, step.name)
-        layer.weight.data = bilinear_weight(3, 2 * step.stride).astype(float)
+        layer.weight.data = on_device(bilinear_weight(3, 2 * step.stride).astype(float))
     second = fine(3, 1, 4, geometry=geometry).astype(np.float64).eval()
     surgery.transplant(first.state_dict(), second)
     return first, second
@@ -238,7 +240,7 @@ def scores_and_last_cells(network, image):
     genuine = last.forward
     last.forward = lambda x: seen.append(x) or genuine(x)
     with no_grad():
-        return network(image).data, seen[0]
+        return network(image).numpy(), seen[0]
 
 
 STAGES = [(models.FCN32s, models.FCN16s), (models.FCN16s, models.FCN8s)]
@@ -275,8 +277,8 @@ def test_the_next_stage_starts_where_the_last_one_ended(coarse, fine, geometry):
     image = images(150, 130)
     before, cells = scores_and_last_cells(first, image)
     with no_grad():
-        difference = np.abs(second(image).data - before)
-    bend = sum(np.abs(np.diff(cells.data, 2, axis=axis)).max() for axis in (2, 3))
+        difference = np.abs(second(image).numpy() - before)
+    bend = sum(np.abs(np.diff(cells.numpy(), 2, axis=axis)).max() for axis in (2, 3))
     last = first.upsamplings[-1]
     inside, equal = [], []  # rows and columns away from the map's edge; of those, the ones half-way between centres
     for length, count in zip(image.shape[2:], cells.shape[2:], strict=True):
@@ -314,9 +316,11 @@ def weight_file(model):
     return WeightFile(model.state_dict(), model.architecture)
 
 
+# Made before there is any device: of names and shapes, which are the same everywhere.
 WITH, WITHOUT = models.FCN8s(3, 1, 2, batch_norm=True), models.FCN8s(3, 1, 2)
 
 
+@pytest.mark.cpu_only("its networks are made on the CPU")
 @pytest.mark.parametrize(
     ("file", "network", "says", "lists"),
     [
@@ -383,4 +387,4 @@ def test_fcn_basic_takes_its_own_weights_for_other_classes():
     report = models.load_pretrained(target, weight_file(source))
     assert {name.partition(".")[0][:4] for name in report.copied} == {"conv"}
     assert {name.partition(".")[0][:-1] for name in report.new} == {"score_pool", "upscore_pool"}
-    assert_array_equal(target.conv3_bn.running_mean.data, source.conv3_bn.running_mean.data.astype(np.float32))
+    assert_array_equal(target.conv3_bn.running_mean.data, to_host(source.conv3_bn.running_mean.data).astype(np.float32))

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from devices import assert_array_equal
 
 from minifcn import Tensor, models, no_grad
 from minifcn.errors import ShapeError
+
+pytestmark = pytest.mark.usefixtures("device")
 
 # Convolutions in each block, as in table 1 of Simonyan and Zisserman 2015 (configurations A, B, D, E).
 CONVOLUTIONS = {
@@ -58,6 +60,7 @@ def test_the_width_of_the_dense_layers_follows_the_trunk():
     assert models.VGG11(5, 1, 3).fc6.weight.shape == (3, 8 * 49)
 
 
+@pytest.mark.cpu_only("about numbers of parameters, and long")
 def test_the_parameters_of_the_published_network(monkeypatch):
     """The facts' numbers, at full width: the real constructor, with zeros in place of 138 million random numbers."""
     monkeypatch.setattr("minifcn.nn.layers.he_normal", lambda shape, *_: np.zeros(shape, np.float32))

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from devices import on_device
 from PIL import Image
 
 from minifcn import Tensor, models
@@ -13,6 +14,8 @@ from minifcn.metrics import Evaluation, figures_report
 from minifcn.training import evaluate
 from minifcn.training.evaluation import worst_sheet, write_evaluation
 from minifcn.weights import Preprocessing
+
+pytestmark = pytest.mark.usefixtures("device")
 
 
 class Unequal:
@@ -37,7 +40,7 @@ def small_model(num_classes=9, **options):
     rng = np.random.default_rng(5)
     for name, parameter in model.named_parameters():
         if name.startswith("score"):
-            parameter.data = rng.standard_normal(parameter.shape).astype(np.float32)
+            parameter.data = on_device(rng.standard_normal(parameter.shape).astype(np.float32))
     return model
 
 
@@ -47,9 +50,9 @@ def test_evaluation_does_not_depend_on_the_batch_size():
     rng = np.random.default_rng(7)
     for name, parameter in model.named_parameters():  # biases make what lies beyond the picture differ from zero
         if name.endswith(".bias"):
-            parameter.data = rng.standard_normal(parameter.shape).astype(np.float32)
-    scores = model.eval()(Tensor(Preprocessing().apply(Unequal()[0].image)[None])).data
-    model.score_fr.bias.data[1] -= np.median(scores[0, 1] - scores[0, 0])  # so that both classes are predicted
+            parameter.data = on_device(rng.standard_normal(parameter.shape).astype(np.float32))
+    scores = model.eval()(Tensor(Preprocessing().apply(Unequal()[0].image)[None])).numpy()
+    model.score_fr.bias.data[1] -= float(np.median(scores[0, 1] - scores[0, 0]))  # so that both classes are predicted
     one, two = (evaluate(model, Unequal(), Preprocessing(), batch_size=size) for size in (1, 2))
     assert (one.confusion.counts.sum(axis=0) > 100).all()
     np.testing.assert_array_equal(one.confusion.counts, two.confusion.counts)
@@ -155,6 +158,7 @@ def test_the_worst_sheet_shows_the_worst_pictures(monkeypatch):
     assert len(shown["images"]) == 4  # of the fifth, no pixel counts
 
 
+@pytest.mark.cpu_only("about files")
 def test_of_nothing_but_void_there_is_no_worst_picture(tmp_path):
     """A sheet of no pictures is an error; the other files are written, with empty figures."""
 
@@ -171,6 +175,7 @@ def test_of_nothing_but_void_there_is_no_worst_picture(tmp_path):
     assert json.loads((tmp_path / "report.json").read_text())["mean_iu"] is None
 
 
+@pytest.mark.cpu_only("about files")
 def test_a_file_name_of_another_encoding_is_no_obstacle(tmp_path):
     """It has no UTF-8, so that the evaluation would end in an error when all is computed."""
     result, data = Evaluation(3), Coloured()
@@ -180,6 +185,7 @@ def test_a_file_name_of_another_encoding_is_no_obstacle(tmp_path):
     assert "caf\\udce9," in (tmp_path / "images.csv").read_text(encoding="utf-8")
 
 
+@pytest.mark.cpu_only("about files")
 def test_an_evaluation_leaves_its_figures_and_pictures(tmp_path):
     """A file that is promised but not there, or holds something else than its name says."""
     result, data = measured(), Coloured()

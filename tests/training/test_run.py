@@ -1,11 +1,13 @@
 """Whole runs: what they leave behind, and that a stopped one ends where an undisturbed one does."""
 
 import csv
+import functools
 import json
 import shutil
 import signal
 from dataclasses import replace
 
+import devices
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -16,6 +18,7 @@ from minifcn.training import Config, Run, resolve
 from minifcn.training import run as run_module
 from minifcn.training.config import CLASSIFIER
 
+on_every_device = pytest.mark.usefixtures("device")
 TINY = Config(
     data="shapes",
     stages=(CLASSIFIER, "fcn32s", "fcn16s", "fcn8s"),
@@ -48,16 +51,24 @@ def read_rows(out):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    out = tmp_path_factory.mktemp("run") / "finished"
-    with pytest.MonkeyPatch.context() as patch:
-        from minifcn.data import shapes
+def finished_on(tmp_path_factory):
+    """The folder of TINY's run on a device, and its results; made when they are first asked for."""
 
-        patch.setattr(shapes, "_LENGTHS", {"train": 10, "val": 4})
-        results = start(TINY, out).run()
-    return out, results
+    @functools.cache
+    def run(device):
+        out = tmp_path_factory.mktemp(device) / "finished"
+        return out, start(TINY, out).run()
+
+    return run
 
 
+@pytest.fixture
+def finished(finished_on):
+    """Those on the test's own device."""
+    return finished_on(devices.device_in_use())
+
+
+@on_every_device
 def test_a_run_leaves_everything_behind(finished):
     out, results = finished
     assert [result["stage"] for result in results] == list(TINY.stages)
@@ -115,6 +126,7 @@ def test_metrics_have_steps_of_all_stages_and_validations(finished):
     assert [row["step"] for row in rows if row["mean_iu"]] == ["2", "3"] * 3
 
 
+@on_every_device
 def test_the_model_file_alone_suffices(finished):
     out, _ = finished
     model = models.from_weights(out / "model.safetensors")
@@ -241,6 +253,7 @@ def test_bad_data_leave_no_folder(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@on_every_device
 def test_a_loss_gone_wrong_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     """Weights that are not numbers must never reach a checkpoint."""
     out = tmp_path / "run"

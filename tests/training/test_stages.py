@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from itertools import pairwise
 
+import devices
 import numpy as np
 import pytest
 from networks import fill
@@ -20,6 +21,9 @@ from minifcn.training import run as run_module
 from minifcn.training.checkpoint import read_progress
 from minifcn.training.config import CLASSIFIER
 from minifcn.weights import Preprocessing, save_weights
+
+on_every_device = pytest.mark.usefixtures("device")
+long = pytest.mark.cpu_only("long")
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +90,8 @@ def test_an_epoch_is_as_many_steps_as_there_are_pictures_for(tmp_path, accumulat
     assert rows == [("fcn32s", 5 // accumulate), ("fcn8s", 10 // accumulate)]
 
 
-@pytest.mark.parametrize(("data", "batch_norm"), [("shapes", "none"), ("folder", "train")])
+@on_every_device
+@pytest.mark.parametrize(("data", "batch_norm"), [pytest.param("shapes", "none", marks=long), ("folder", "train")])
 def test_a_stage_begins_with_the_weights_of_the_one_before(tmp_path, folder, monkeypatch, data, batch_norm):
     """Before its first step: every layer that the two share, running means too; new skips zero, upsampling bilinear."""
     config = tiny(data=folder if data == "folder" else data, stages=STAGES, lr=(1e-2,), batch_norm=batch_norm)
@@ -178,17 +183,22 @@ def last_stages(tmp_path_factory, folder):
 
 def remembered(tmp_path_factory, configure):
     @functools.cache
-    def run(case):
-        config, out = configure(case), tmp_path_factory.mktemp(case) / "run"
+    def run(case, device):
+        config, out = configure(case), tmp_path_factory.mktemp(f"{case}-{device}") / "run"
         start(config, out).run()
         return config, out
 
-    return run
+    return lambda case: run(case, devices.device_in_use())
 
 
+@on_every_device
 @pytest.mark.parametrize(
     ("case", "after"),
-    [("folder", 1), ("folder", 2), ("folder", 3), ("folder", 5), ("dice", 1), ("summed", 3), ("fcn-basic", 1)],
+    [
+        *(pytest.param("folder", after, marks=long) for after in (1, 2, 5)),
+        pytest.param("summed", 3, marks=long),
+        *[("folder", 3), ("dice", 1), ("fcn-basic", 1)],
+    ],
 )
 def test_a_stopped_run_ends_in_the_same_weights(undisturbed, tmp_path, monkeypatch, case, after):
     """In the first stage, at its end, in the next: the pixels that are kept, the order and colours of the pictures,
@@ -245,6 +255,7 @@ def test_every_choice_reaches_the_run(last_stages, tmp_path, case, change):
     assert any(not np.array_equal(first[name], second[name]) for name in common)
 
 
+@on_every_device
 def test_the_weights_of_the_classes_are_those_of_the_data(tmp_path, folder):
     """Counted on val, at another size, or with void among the classes."""
     run = start(tiny(data=folder, class_weights="median-frequency", size=(16, 24)), tmp_path / "run")
@@ -263,6 +274,7 @@ def test_the_weights_of_the_classes_are_those_of_the_data(tmp_path, folder):
 # Batch normalisation
 
 
+@on_every_device
 def test_frozen_batch_normalisation_stays_as_it_was(tmp_path):
     """Running means that move with every batch, or scales that are learnt, in any stage; convolutions do learn."""
     file = filled(models.VGG16(5, 2, 4, batch_norm=True), tmp_path / "vgg.safetensors")
@@ -278,6 +290,7 @@ def test_frozen_batch_normalisation_stays_as_it_was(tmp_path):
         assert not np.array_equal(ours["conv1_1.weight"], theirs["conv1_1.weight"])
 
 
+@on_every_device
 def test_trained_batch_normalisation_moves(tmp_path):
     file = filled(models.VGG16(5, 2, 4, batch_norm=True), tmp_path / "vgg.safetensors")
     start(tiny(weights=str(file), batch_norm="train", steps=(3,), lr=(1e-2,)), tmp_path / "run").run()
@@ -296,6 +309,7 @@ def test_there_must_be_something_to_freeze(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@on_every_device
 def test_a_map_of_one_pixel_and_a_batch_of_one_have_no_variance(tmp_path):
     """A division by zero, and a network of NaN; frozen, or in batches of two, it works."""
     with pytest.raises(ShapeError, match=r"^batch_norm: .*larger batch or larger pictures, or freeze"):
@@ -308,6 +322,7 @@ def test_a_map_of_one_pixel_and_a_batch_of_one_have_no_variance(tmp_path):
 # The networks
 
 
+@on_every_device
 def test_fcn_basic_is_a_stage_like_others(tmp_path, folder):
     """Trained, reported, loaded, and trained on from its own file with all its numbers."""
     config = tiny(data=folder, stages=("fcn-basic",), class_weights="median-frequency")
@@ -346,14 +361,15 @@ def test_without_skips_there_are_none(tmp_path, stage, skips):
     assert models.from_weights(tmp_path / "none" / "model.safetensors").architecture["skips"] == "none"
 
 
+@on_every_device
 @pytest.mark.parametrize(
     ("stage", "learned_upsampling", "learned"),
     [
-        ("fcn8s", "none", ()),
+        pytest.param("fcn8s", "none", (), marks=long),
         ("fcn8s", "intermediate", ("upscore2", "upscore_pool4")),
-        ("fcn8s", "all", ("upscore2", "upscore_pool4", "upscore8")),
-        ("fcn32s", "intermediate", ()),
-        ("fcn-basic", "none", ()),
+        pytest.param("fcn8s", "all", ("upscore2", "upscore_pool4", "upscore8"), marks=long),
+        pytest.param("fcn32s", "intermediate", (), marks=long),
+        pytest.param("fcn-basic", "none", (), marks=long),
         ("fcn-basic", "intermediate", ("upscore_pool1", "upscore_pool2", "upscore_pool3", "upscore_pool4")),
     ],
 )

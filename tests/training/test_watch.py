@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from devices import on_device
 from numpy.testing import assert_allclose, assert_array_equal
 from tiny_runs import few_pictures, rows_of, start, tiny
 
@@ -15,13 +16,15 @@ from minifcn.training import run as run_module
 from minifcn.training.watch import PATIENCE, Signs, Symptoms
 from minifcn.weights import Preprocessing
 
+on_every_device = pytest.mark.usefixtures("device")
+
 
 def small_model(**options):
     model = models.FCN8s(9, width=2, fc_width=4, geometry="same", dropout=0.2, **options)
     rng = np.random.default_rng(5)
     for name, parameter in model.named_parameters():
         if name.startswith("score"):
-            parameter.data = rng.standard_normal(parameter.shape).astype(np.float32)
+            parameter.data = on_device(rng.standard_normal(parameter.shape).astype(np.float32))
     return model
 
 
@@ -127,6 +130,7 @@ def steps(model, optimizer, count=1, observed=lambda number: True):
     return list(train(model, shapes_loader(), optimizer, steps=count, loss=segmentation_loss(), observed=observed))
 
 
+@on_every_device
 def test_the_figures_are_those_of_the_step():
     """A norm of the gradients after they were cleared, or a ratio to the weights after the step."""
     model = small_model()
@@ -141,6 +145,7 @@ def test_the_figures_are_those_of_the_step():
     assert step.signs.row()["predicted"].count(" ") == 8
 
 
+@on_every_device
 def test_equal_scores_have_a_relative_loss_of_one():
     """Whatever the reduction: a loss that is a sum is ln C as often as there are pixels."""
     for reduction in ("mean", "sum"):
@@ -155,6 +160,7 @@ def test_equal_scores_have_a_relative_loss_of_one():
         assert step.signs.relative_loss == pytest.approx(1, abs=1e-6)
 
 
+@on_every_device
 def test_a_layer_that_is_dead_is_found():
     model = small_model()
     model.conv3_1.bias.data[:] = -1e6
@@ -166,6 +172,7 @@ def test_a_layer_that_is_dead_is_found():
     assert model.observe is None
 
 
+@on_every_device
 def test_watching_changes_nothing():
     """A number drawn for the watch, or a second forward that moves a running mean, would be another run."""
     states = []
