@@ -13,6 +13,7 @@ winograd_rows.py), or as multiplication by an explicit sparse matrix (sparse_rou
 taken when. A stride that divides the kernel is turned into channels first (phases.py).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from minifcn.autograd.function import Context, Function
@@ -24,6 +25,9 @@ from minifcn.ops.elementwise import pass_positive
 from minifcn.ops.geometry import ConvGeometry, Size
 from minifcn.ops.patches import check_images
 from minifcn.ops.routes import WINOGRAD, choose, is_forced
+
+# Of weights, for both gradients at once. A product with more of them may be one that BLAS shares out among its threads.
+AT_ONCE_BYTES = 16 * 2**20
 
 
 def convolve(
@@ -135,29 +139,31 @@ class Conv2d(Function):
 
     @staticmethod
     def backward(ctx: Context, grad: Array) -> tuple[Array | None, Array | None, Array | None]:
-        (x, weight, rectified), needs = ctx.saved, ctx.needs_input_grad
+        (x, weight, rectified), needs, options = ctx.saved, ctx.needs_input_grad, (ctx.geometry, ctx.groups)
         if rectified is not None:
             grad = pass_positive(ctx.backend, grad, rectified)
-        grad_x, grad_w = _both_gradients(ctx, x, grad, weight)
+        grad_x, grad_w = both_gradients(
+            ctx,
+            weight,
+            lambda: input_gradient(ctx.backend, grad, weight, *options),
+            lambda: weight_gradient(ctx.backend, x, grad, *options),
+        )
         grad_b = grad.sum(axis=(0, 2, 3)) if needs[2] else None  # (N, O, Ho, Wo) -> (O,)
         return grad_x, grad_w, grad_b
 
 
-def _both_gradients(ctx: Context, x: Array, grad: Array, weight: Array) -> tuple[Array | None, Array | None]:
-    """dL/dx and dL/dw, as far as they are needed. Of a small layer both at once, a thread for each as long as both
-    last: then fewer threads wait for what cannot be shared out, such as turning the weights.
+def both_gradients(
+    ctx: Context, weight: Array, to_input: Callable[[], Array], to_weight: Callable[[], Array]
+) -> tuple[Array | None, Array | None]:
+    """What to_input() and to_weight() give, as far as the first two inputs' gradients are needed. Of a small layer both
+    at once, a thread for each while both last: so fewer threads wait for what cannot be shared out, such as turning the
+    weights.
     """
-
-    def to_input() -> Array | None:
-        return input_gradient(ctx.backend, grad, weight, ctx.geometry, ctx.groups) if ctx.needs_input_grad[0] else None
-
-    def to_weights() -> Array | None:
-        return weight_gradient(ctx.backend, x, grad, ctx.geometry, ctx.groups) if ctx.needs_input_grad[1] else None
-
-    if not all(ctx.needs_input_grad[:2]) or im2col_route.is_large(weight.nbytes):
-        return to_input(), to_weights()
-    grad_w, grad_x = ctx.backend.map(lambda gradient: gradient(), [to_weights, to_input])  # what takes longer first
-    return grad_x, grad_w
+    needs = ctx.needs_input_grad
+    if not (needs[0] and needs[1]) or weight.nbytes > AT_ONCE_BYTES:
+        return to_input() if needs[0] else None, to_weight() if needs[1] else None
+    grad_weight, grad_input = ctx.backend.map(lambda gradient: gradient(), [to_weight, to_input])  # the longer first
+    return grad_input, grad_weight
 
 
 def conv2d(

@@ -18,7 +18,7 @@ from minifcn.autograd.tensor import Tensor
 from minifcn.backend import Array
 from minifcn.errors import ShapeError
 from minifcn.ops import phases, sparse_route
-from minifcn.ops.conv import check_bias, check_weight, convolve, input_gradient, weight_gradient
+from minifcn.ops.conv import both_gradients, check_bias, check_weight, convolve, input_gradient, weight_gradient
 from minifcn.ops.geometry import ConvGeometry, Size, is_intact
 from minifcn.ops.patches import check_images
 from minifcn.ops.routes import is_forced
@@ -56,12 +56,16 @@ class ConvTranspose2d(Function):
     @staticmethod
     def backward(ctx: Context, grad: Array) -> tuple[Array | None, Array | None, Array | None]:
         (y, weight), needs = ctx.saved, ctx.needs_input_grad
-        if ctx.axes is not None and needs[0]:
+
+        def to_input() -> Array:
+            if ctx.axes is None:
+                return convolve(ctx.backend, grad, weight, None, ctx.geometry, ctx.groups)
             vertical, horizontal = ctx.axes
-            grad_y = multiply_axes(ctx.backend, [(vertical.T, 0), (horizontal.T, 1)], grad)  # (A_vᵀ G) A_h
-        else:
-            grad_y = convolve(ctx.backend, grad, weight, None, ctx.geometry, ctx.groups) if needs[0] else None
-        grad_w = weight_gradient(ctx.backend, grad, y, ctx.geometry, ctx.groups) if needs[1] else None
+            return multiply_axes(ctx.backend, [(vertical.T, 0), (horizontal.T, 1)], grad)  # (A_vᵀ G) A_h
+
+        grad_y, grad_w = both_gradients(
+            ctx, weight, to_input, lambda: weight_gradient(ctx.backend, grad, y, ctx.geometry, ctx.groups)
+        )
         grad_b = grad.sum(axis=(0, 2, 3)) if needs[2] else None  # (N, O, Ho, Wo) -> (O,)
         return grad_y, grad_w, grad_b
 

@@ -53,7 +53,7 @@ def convolve(
             del columns, product  # where there is no scratch memory, room for the next
 
     blocks = split_into_blocks(backend, len(x), x.shape[1], geometry, whole, x.itemsize, weight.nbytes)
-    backend.map(compute, share_out(backend, blocks), large=is_large(weight.nbytes))
+    backend.map(compute, share_out(backend, blocks), large=_is_large(weight.nbytes))
     return y
 
 
@@ -90,7 +90,7 @@ def input_gradient(backend: Backend, grad: Array, weight: Array, geometry: ConvG
             del grad_columns
 
     blocks = split_into_blocks(backend, len(grad), channels, geometry, True, grad.itemsize, weight.nbytes)
-    backend.map(compute, share_out(backend, blocks, whole_images=True), large=is_large(weight.nbytes))
+    backend.map(compute, share_out(backend, blocks, whole_images=True), large=_is_large(weight.nbytes))
     return grad_x
 
 
@@ -130,7 +130,7 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
                     total[i] += _product(backend, "term", left, right.swapaxes(1, 2))
             del columns, row, left, right
 
-    backend.map(compute, zip(shares, totals, strict=True), large=is_large(weight_bytes))
+    backend.map(compute, zip(shares, totals, strict=True), large=_is_large(weight_bytes))
     total, *others = totals
     for other in others:
         total += other
@@ -141,7 +141,7 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
     return grad_weight
 
 
-def is_large(weight_bytes: int) -> bool:
+def _is_large(weight_bytes: int) -> bool:
     """Whether a product with these weights is worth BLAS's own threads, if it cannot be split into blocks."""
     return weight_bytes > COLUMN_BLOCK_BYTES
 
