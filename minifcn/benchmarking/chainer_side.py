@@ -1,7 +1,7 @@
 """Chainer's and DeZero's sides of the benchmark: define-by-run libraries on NumPy, whose interfaces are much alike.
 
-Both are on the CPU only here, and for single operations: DeZero has neither ceil pooling nor ignored labels, which an
-FCN needs. Their matrix products are NumPy's, on the threads that minifcn's side sets.
+Both are on the CPU only here, and DeZero for single operations: it has neither ceil pooling nor ignored labels, which
+an FCN needs. Their matrix products are NumPy's, on the threads that minifcn's side sets.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from minifcn.benchmarking.cases import FORWARD, Case
+from minifcn.benchmarking.chainer_network import network_workload
 from minifcn.benchmarking.side import Card, Workload
 from minifcn.data import VOID
 from minifcn.errors import BenchmarkError
@@ -92,6 +93,11 @@ class ChainerSide(_DefineByRunSide):
 
         self.chainer, self.version = chainer, chainer.__version__
         self.parameter, self.no_grad = chainer.Variable, chainer.no_backprop_mode
+
+    def workload(self, case: Case, arrays: dict[str, np.ndarray], device: str) -> Workload:
+        if case.operation == "network" and device == "cpu":
+            return network_workload(self.chainer, case, arrays)
+        return super().workload(case, arrays, device)
 
     def operations(self, case: Case, inputs: dict[str, Any], labels: np.ndarray | None) -> dict[str, Callable[[], Any]]:
         functions, x, geometry = self.chainer.functions, inputs["input"], {"stride": case.stride, "pad": case.padding}
