@@ -20,7 +20,8 @@ _LIMITS = (1 / 8, 8)  # what ratios beyond are drawn at; their numbers say what 
 
 def draw_chart(report: dict[str, Any], path: str | Path) -> Figure:
     """Write a PNG with one line a case: on the left the ratio of times to each other library, a bar from 1 to the left
-    where minifcn is faster; on the right the rates in GFLOP/s of all of them. Without others, only the right half.
+    where minifcn is faster; on the right the rates in GFLOP/s of all of them, or their times where no operations are
+    counted. Without others, only the right half.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -90,10 +91,19 @@ def _draw_rates(axes: Axes, report: dict[str, Any], colors: dict[str, str]) -> N
     height = 0.8 / len(names)
     for number, name in enumerate(names):
         for place, case in enumerate(report["cases"]):
-            flops = case["results"].get(name, {}).get("flops")
-            if flops is not None:
-                y = place + (number - (len(names) - 1) / 2) * height
-                axes.barh(y, flops / 1e9, height, color=colors[name], label=name)
+            result, y = case["results"].get(name, {}), place + (number - (len(names) - 1) / 2) * height
+            if result.get("flops") is not None:
+                axes.barh(y, result["flops"] / 1e9, height, color=colors[name], label=name)
+            elif "median_seconds" in result:  # what has no multiplications to count
+                axes.annotate(
+                    f"{result['median_seconds'] * 1e3:.3g} ms",
+                    (0, y),
+                    xytext=(3, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=8,
+                    color=colors[name],
+                )
     peak = report["matrix_product"]["peak_flops"] / 1e9
     axes.axvline(peak, color=matplotlib_color(TEXT), linewidth=1, linestyle="--", label="matrix product")
     axes.set_xlabel("GFLOP/s, steady state")

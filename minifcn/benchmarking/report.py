@@ -30,7 +30,7 @@ def machine_lines(report: dict[str, Any]) -> str:
             f"versions  {versions}{commit}; Python {machine['python']}, NumPy {machine['numpy']}, "
             f"SciPy {machine['scipy']}; BLAS: {', '.join(machine['blas']) or 'unknown'}",
             f"threads   {threads}; device {report['device']}",
-            f"peak      {product['peak_flops'] / 1e9:.0f} GFLOP/s, the faster of the matrix products: {rates}",
+            f"peak      {product['peak_flops'] / 1e9:.0f} GFLOP/s, the fastest matrix product of: {rates}",
             *_card_lines(report),
         ]
     )
@@ -114,7 +114,8 @@ def first_and_memory_table(report: dict[str, Any]) -> str:
         rows.append(row)
     formats = ["", *[",.2f"] * len(names), *[",.0f"] * len(names), *[".2f"] * len(others)]
     where = "in the library's pool on the card" if "card" in report else "of a process of its own"
-    note = f"First call: with all that is set up once. MiB: peak memory {where}, which ratios are of."
+    of_what = ", which ratios are of" if others else ""
+    note = f"First call: with all that is set up once. MiB: peak memory {where}{of_what}."
     return f"{format_table(headers, rows, formats=formats)}\n{note}"
 
 
