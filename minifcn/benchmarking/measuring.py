@@ -18,7 +18,7 @@ from minifcn.benchmarking.side import Card, Side, Workload
 from minifcn.errors import BenchmarkError
 
 SAMPLE_SECONDS = 0.05  # calls that are shorter are timed several at a time: a thread's waking up counts for less
-PAUSE_SECONDS = 0.02  # before each sample: threads of the library before spin for a while after their last work
+PAUSE_SECONDS = 0.05  # before each sample: threads of the library before spin after their last work, OpenBLAS's for 26 ms
 ROUNDS = (5, 25)  # at least and at most, however much time there is
 QUICK_ROUNDS = (3, 9)
 TOLERANCE = 1e-3  # of the largest number of an output or gradient
