@@ -18,7 +18,7 @@ from minifcn.benchmarking.side import Card, Side, Workload
 from minifcn.errors import BenchmarkError
 
 SAMPLE_SECONDS = 0.05  # calls that are shorter are timed several at a time: a thread's waking up counts for less
-PAUSE_SECONDS = 0.05  # before each sample: threads of the library before spin after their last work, OpenBLAS's for 26 ms
+REST_SECONDS = 0.3  # at most, before each sample, until the threads of the library before have come to rest
 ROUNDS = (5, 25)  # at least and at most, however much time there is
 QUICK_ROUNDS = (3, 9)
 TOLERANCE = 1e-3  # of the largest number of an output or gradient
@@ -57,10 +57,22 @@ class Effort:
         return max(least, min(most, int(self.seconds / seconds_per_round)))
 
 
+def rest() -> None:
+    """Wait until no thread of this process computes. Those of OpenBLAS spin for 2**28 cycles after a product, 0.1 s, and
+    take a core away from whoever comes next.
+    """
+    last = time.perf_counter() + REST_SECONDS
+    while time.perf_counter() < last:
+        before = time.process_time()
+        time.sleep(0.01)
+        if time.process_time() - before < 0.002:
+            return
+
+
 class Turns:
     """Workloads by the name of their library, which are called in turns: first, second, first, second, …
 
-    synchronize: by the same names; called before a clock is read. clock, pause: time.perf_counter and time.sleep.
+    synchronize: by the same names; called before a clock is read. clock: time.perf_counter. pause: `rest`.
     cards: on a GPU, whose events then time the rounds.
     """
 
@@ -70,10 +82,10 @@ class Turns:
         synchronize: Mapping[str, Callable[[], None]],
         *,
         clock: Callable[[], float] = time.perf_counter,
-        pause: Callable[[float], None] = time.sleep,
+        pause: Callable[[], None] | None = None,
         cards: Mapping[str, Card] | None = None,
     ) -> None:
-        self.workloads, self.synchronize, self.clock, self.pause = dict(workloads), synchronize, clock, pause
+        self.workloads, self.synchronize, self.clock, self.pause = dict(workloads), synchronize, clock, pause or rest
         self.cards = cards or {}
         self.timings: dict[str, Timing] = {}
 
@@ -101,7 +113,7 @@ class Turns:
                 self.timings[name].rounds.append(self._seconds(name, calls))
 
     def _seconds(self, name: str, calls: int) -> float:
-        self.pause(PAUSE_SECONDS)
+        self.pause()
         workload = self.workloads[name]
         if name in self.cards:
             return seconds_of(self.cards[name], workload, calls)

@@ -34,7 +34,7 @@ TINY = [
 def fake(monkeypatch):
     monkeypatch.setattr(cards, "PRODUCT_SIZE", 32)
     monkeypatch.setattr(cards, "COPIED_BYTES", 2**12)
-    monkeypatch.setattr(measuring, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(measuring, "REST_SECONDS", 0)
     monkeypatch.setattr(measuring, "SAMPLE_SECONDS", 0)
     with devices.fake_gpu() as backend:
         yield backend

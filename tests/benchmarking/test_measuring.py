@@ -1,8 +1,11 @@
 """Turns, rounds and clocks. No test here waits: the clock is a number that the workloads move."""
 
+import itertools
+
 import numpy as np
 import pytest
 
+from minifcn.benchmarking import measuring
 from minifcn.benchmarking.measuring import Effort, Turns, check_agreement
 from minifcn.errors import BenchmarkError
 
@@ -24,9 +27,21 @@ class Machine:
         self.now += steps.pop(0) if len(steps) > 1 else steps[0]
         return {"output": name}
 
-    def pause(self, seconds):
+    def pause(self):
         self.events.append("pause")
         self.now += 1000  # never counted
+
+
+def test_a_sample_waits_for_threads_that_still_spin(monkeypatch):
+    """Who comes after a library whose threads spin on would have a core less; one that never rests holds nobody up."""
+    looks, pauses, endless = iter([0, 1, 1, 2, 2, 3, 3, 3]), [], itertools.count()  # before and after each of 4 pauses
+    monkeypatch.setattr(measuring.time, "sleep", pauses.append)
+    monkeypatch.setattr(measuring.time, "process_time", lambda: next(looks))
+    measuring.rest()
+    assert len(pauses) == 4
+    monkeypatch.setattr(measuring, "REST_SECONDS", 0.01)
+    monkeypatch.setattr(measuring.time, "process_time", lambda: next(endless))
+    measuring.rest()
 
 
 def test_libraries_take_turns_and_are_waited_for():

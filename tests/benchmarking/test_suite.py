@@ -59,7 +59,7 @@ class OtherSide(MinifcnSide):
 @pytest.fixture(autouse=True)
 def small_products(monkeypatch):
     monkeypatch.setattr(measuring, "PRODUCT_SIZE", 32)
-    monkeypatch.setattr(measuring, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(measuring, "REST_SECONDS", 0)
     monkeypatch.setattr(measuring, "SAMPLE_SECONDS", 0)
 
 
