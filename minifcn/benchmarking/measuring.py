@@ -58,7 +58,7 @@ class Effort:
 
 
 def rest() -> None:
-    """Wait until no thread of this process computes. Those of OpenBLAS spin for 2**28 cycles after a product, 0.1 s, and
+    """Wait until no thread of this process computes. OpenBLAS's spin for 2**28 cycles after a product, 0.1 s, and
     take a core away from whoever comes next.
     """
     last = time.perf_counter() + REST_SECONDS
