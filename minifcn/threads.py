@@ -155,14 +155,20 @@ class _Job:
                 self.done.set()
 
     def wait(self) -> list[Any]:
-        """The results, once no helper is at work any more."""
+        """The results, once no helper is at work any more.
+
+        So too if the caller is interrupted: a helper that went on would write to arrays that the next operation uses.
+        """
         try:
-            self.done.wait()
+            while not self.done.is_set():
+                try:
+                    self.done.wait()
+                except BaseException as error:  # as if it were an item's, and the first one's
+                    self.errors[-1] = error
             if self.errors:
                 raise self.errors[min(self.errors)]
             return self.results
         finally:
-            self.left.clear()  # if the caller was interrupted: helpers stop after what they are at
             self.errors = {}  # an error holds this frame, which would hold the error
             # A helper that is still asleep has this job before it, but no arrays of the caller's.
             self.function, self.items, self.results = _nothing, (), []

@@ -89,6 +89,35 @@ def test_an_exception_in_a_thread_reaches_the_caller(threads, count):
     assert get_backend("cpu").map(str, range(3)) == ["0", "1", "2"]
 
 
+def test_an_interrupted_caller_leaves_no_helper_at_work():
+    """Ctrl-C while a helper adds up a gradient in the caller's scratch memory, where the next gradient is added up."""
+    interrupted, started, finished = threading.Event(), threading.Barrier(2, timeout=10), []
+
+    class Interrupted(threading.Event):
+        def wait(self, timeout=None):
+            if not interrupted.is_set():
+                interrupted.set()
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    def work(item):
+        started.wait()  # the helper has one of the two
+        if threading.current_thread() is helper:
+            interrupted.wait(10)
+            time.sleep(0.1)
+            finished.append(item)
+
+    job = _Job(work, range(2))
+    job.done = Interrupted()
+    helper = threading.Thread(target=job.help)
+    helper.start()
+    job.work()
+    with pytest.raises(KeyboardInterrupt):
+        job.wait()
+    assert len(finished) == 1
+    helper.join()
+
+
 def test_nothing_to_do_is_done_at_once(threads):
     """An empty batch, for which the caller waits forever: nobody finishes its last item."""
     set_threads(2)

@@ -117,8 +117,11 @@ def gather_columns(backend: Backend, x: Array, geometry: ConvGeometry, block: Bl
         padded[...] = 0
         padded[:, :, slab.inside[0], slab.inside[1]] = part
         part = padded
-    (_, channels, height, _), (kernel_h, kernel_w), width = part.shape, geometry.kernel_size, geometry.output_size[1]
-    is_done = not whole or (kernel_h, height) == (1, block.row_count)  # what rows share is what is asked for
+    (kernel_h, kernel_w), width = geometry.kernel_size, geometry.output_size[1]
+    if kernel_h == 1:
+        part = part[:, :, :: geometry.stride[0]]  # without the rows between those that windows see
+    channels, height = part.shape[1:3]
+    is_done = not whole or kernel_h == 1  # what rows share is what is asked for
     if kernel_w == 1 and is_done and part.shape[3] == width and len(part) == 1:
         return part.transpose(1, 0, 2, 3)[:, :, :, None]  # a 1×1 kernel on one image: the image itself
     columns = backend.scratch("columns", (channels, kernel_w, height, len(part), width), x.dtype)

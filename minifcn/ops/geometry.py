@@ -13,6 +13,7 @@ other's gradient with respect to its input (Dumoulin and Visin 2016, chapter 4, 
 from __future__ import annotations
 
 import operator
+import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -136,20 +137,22 @@ def _pairs(name: str, input_size: Size, kernel_size: Size, stride: Size, padding
 
 
 class _ByteBoundedCache:
-    """The most recently used matrices, up to a number of bytes."""
+    """The most recently used matrices, up to a number of bytes. One thread at a time: both gradients of a layer ask."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.entries: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
+        self.lock = threading.RLock()
 
     def get(self, key: Any, make: Any) -> Any:
-        if key not in self.entries:
-            matrix = make()
-            self.entries[key] = (matrix, matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes)
-        self.entries.move_to_end(key)
-        while sum(size for _, size in self.entries.values()) > self.limit and len(self.entries) > 1:
-            self.entries.popitem(last=False)
-        return self.entries[key][0]
+        with self.lock:
+            if key not in self.entries:
+                matrix = make()
+                self.entries[key] = (matrix, matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes)
+            self.entries.move_to_end(key)
+            while sum(size for _, size in self.entries.values()) > self.limit and len(self.entries) > 1:
+                self.entries.popitem(last=False)
+            return self.entries[key][0]
 
 
 _cache = _ByteBoundedCache(CACHE_BYTES)

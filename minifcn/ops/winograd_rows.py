@@ -35,9 +35,9 @@ SMALL_PRODUCT = 10**6
 
 
 def smallest_bytes(geometry: ConvGeometry, channels: int, out_channels: int, dtype: Any) -> int:
-    """The memory that this way takes at least: V or M of one row of tiles, whichever is larger. For tiles of 4 rows."""
-    width = max(3 * channels, out_channels) * geometry.output_size[1]
-    return TILE_4.inputs * width * np.dtype(dtype).itemsize
+    """The memory that this way takes at least: U, or V or M of one row of tiles, whichever is larger. For 4 rows."""
+    numbers = max(3 * channels * out_channels, max(3 * channels, out_channels) * geometry.output_size[1])
+    return TILE_4.inputs * numbers * np.dtype(dtype).itemsize
 
 
 def is_fast(geometry: ConvGeometry, channels: int, out_channels: int, to_weights: bool) -> bool:

@@ -11,7 +11,7 @@ from strategies import ConvCase, Machine, convolutions, random_cases, seeded
 
 from minifcn import Tensor, no_grad, ops
 from minifcn.autograd import gradcheck
-from minifcn.backend import get_backend
+from minifcn.backend import Backend, get_backend
 from minifcn.errors import DtypeError, ShapeError
 from minifcn.ops import blocks as blocks_module
 from minifcn.ops.routes import ROUTES
@@ -182,6 +182,24 @@ def test_a_1x1_convolution_does_not_copy_its_input():
     with Machine(threads=1).running(), no_grad():
         peak, y = peak_bytes(lambda: ops.conv2d(x, weight))
     assert peak < 2 * y.data.nbytes + x.data.nbytes / 8
+
+
+@pytest.mark.cpu_only("scratch memory is the CPU's")
+def test_columns_hold_no_row_that_no_window_sees(monkeypatch):
+    """A 1×1 kernel with stride 4: four times the columns, beyond the budget, and a copy of a quarter of them."""
+    sizes, scratch = {}, Backend.scratch
+
+    def watched(self, name, shape, dtype):
+        array = scratch(self, name, shape, dtype)
+        sizes[name] = array.size
+        return array
+
+    monkeypatch.setattr(Backend, "scratch", watched)
+    x, geometry = seeded(2, 3, 16, 16).data, ops.ConvGeometry.of_convolution("test", (16, 16), 1, 4, 0, 1)
+    block = blocks_module.Block(slice(0, 2), slice(0, 4))
+    columns = blocks_module.gather_columns(get_backend("cpu"), x, geometry, block, whole=True)
+    assert_array_equal(columns, x.transpose(1, 2, 0, 3)[:, None, ::4, :, ::4])
+    assert sizes == {"columns": 2 * 3 * 4 * 4}
 
 
 def test_an_empty_batch_gives_an_empty_result():

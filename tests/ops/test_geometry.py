@@ -1,11 +1,15 @@
 """The sparse matrices G and C themselves, their cache, and the coordinate maps from which the crops follow."""
 
+import contextlib
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import numpy as np
 import oracles
 import pytest
+import scipy.sparse
 from devices import assert_allclose, assert_array_equal, to_host
 from hypothesis import given
 from strategies import ConvCase, convolutions, random_cases
@@ -209,3 +213,21 @@ def test_maps_of_different_scale_cannot_be_cropped():
     """A forgotten upsampling layer."""
     with pytest.raises(ShapeError, match="equal scale"):
         CoordinateMap.of_window(2, stride=2).crop_onto(CoordinateMap())
+
+
+def test_two_threads_may_ask_the_cache_at_once(cache):
+    """Both gradients of a layer do. A matrix made twice; sizes added up while they change (RuntimeError); one's matrix
+    dropped by the other before it is handed out (KeyError).
+    """
+    both, made = threading.Barrier(2), []
+
+    def make():
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(timeout=0.2)  # until the other one is in here, too
+        made.append(scipy.sparse.identity(3, format="csr"))
+        return made[-1]
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: cache.get("some", make), range(2))
+    assert len(made) == 1
+    assert first is second is made[0]

@@ -211,6 +211,13 @@ def test_the_route_follows_from_geometry_and_dtype(case, route):
     assert chosen(**case) == route
 
 
+@pytest.mark.parametrize(("channels", "route"), [(965, "winograd-rows"), (966, "im2col")])
+def test_filters_over_the_budget_go_another_way(channels, route):
+    """By rows U and dU are 18·C·O numbers, here about 64 MiB, whatever the size of the picture."""
+    with conv_route("winograd-rows"):
+        assert chosen(channels=channels, out_channels=channels, size=(4, 4)) == route
+
+
 def test_a_forced_route_ends_with_its_block():
     """A route that stays after an error would change everything computed later."""
     with conv_route("sparse"):
