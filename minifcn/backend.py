@@ -138,7 +138,7 @@ class Backend:
     def array_block_bytes(self) -> int:
         """How much of an array to work on at a time, where it is read and written several times: what a cache holds.
 
-        The routes of a convolution bound what they make of one: COLUMN_BLOCK_BYTES, ROW_BLOCK_BYTES, BAND_BYTES.
+        Convolutions bound what they make of one: COLUMN_BLOCK_BYTES, ROW_BLOCK_BYTES, TILE_ROW_BYTES, BAND_BYTES.
         """
         return 2**21
 

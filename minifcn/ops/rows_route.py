@@ -83,13 +83,10 @@ def gather_rows(backend: Backend, x: Array, geometry: ConvGeometry, block: Block
     """
     (_, channels, height, width), kernel_w = x.shape, geometry.kernel_size[1]
     slab = backend.scratch("slab", (count, channels, geometry.output_size[1] + kernel_w - 1), x.dtype)
-    top, left = (
-        block.rows.start - geometry.padding[0],
-        -geometry.padding[1],
-    )  # the pixel that the slab's first one shows
+    top, left = block.rows.start - geometry.padding[0], -geometry.padding[1]  # the pixel that the slab begins with
     first, last = _inside(height, count, top)
     begin, end = _inside(width, slab.shape[2], left)
-    if (first, last, begin, end) != (0, *slab.shape[:1], 0, slab.shape[2]):
+    if (first, last, begin, end) != (0, count, 0, slab.shape[2]):
         slab[...] = 0
     pixels = x[block.images.start, :, first + top : last + top, begin + left : end + left]
     slab[first:last, :, begin:end] = pixels.swapaxes(0, 1)  # (C, h, W) -> (h, C, W)
