@@ -26,7 +26,8 @@ from minifcn.ops.geometry import ConvGeometry, Size
 from minifcn.ops.patches import check_images
 from minifcn.ops.routes import WINOGRAD, choose, is_forced
 
-# Of weights, for both gradients at once. A product with more of them may be one that BLAS shares out among its threads.
+# Of weights, for both gradients at once. A product with more of them, if it is a single block, has all of BLAS's
+# threads, which within a map it would not have.
 AT_ONCE_BYTES = 16 * 2**20
 
 
@@ -156,8 +157,7 @@ def both_gradients(
     ctx: Context, weight: Array, to_input: Callable[[], Array], to_weight: Callable[[], Array]
 ) -> tuple[Array | None, Array | None]:
     """What to_input() and to_weight() give, as far as the first two inputs' gradients are needed. Of a small layer both
-    at once, a thread for each while both last: so fewer threads wait for what cannot be shared out, such as turning the
-    weights.
+    at once, a thread for each, so that what cannot be shared out, such as turning the weights, keeps no other waiting.
     """
     needs = ctx.needs_input_grad
     if not (needs[0] and needs[1]) or weight.nbytes > AT_ONCE_BYTES:

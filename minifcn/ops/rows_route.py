@@ -1,8 +1,8 @@
 """Convolution as im2col and one small matrix product for each row of output: the route of narrow layers.
 
-The columns of a block are laid out row by row, Z (input rows, C·kw, Wo), each row with the kw horizontal neighbours of
+The columns of a block are laid out row by row, Z (input rows, kw·C, Wo), each row with the kw horizontal neighbours of
 its pixels. The kh rows that an output row r sees then lie one after the other in memory, and are its whole patches, a
-matrix (kh·C·kw, Wo) that nobody has to copy. It overlaps with the next row's, so that all of them are one strided view:
+matrix (kh·kw·C, Wo) that nobody has to copy. It overlaps with the next row's, so that all of them are one strided view:
 
     convolve          Y_r = W · Z_r                       one call of matmul for the block, written to where y lies
     weight_gradient   dW = Σ_r Z_r · D_rᵀ   (transposed)  the same, and a sum over r
