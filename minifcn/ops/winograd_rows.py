@@ -4,7 +4,8 @@ In two dimensions (winograd.py) the multiplications shrink fourfold, but tiles h
 numbers for each pixel, and narrow layers spend most of their time on that. Taken down the rows only, the m + 2 rows of
 input that m rows of output see need no copy: in the columns of rows_route.py, (input rows, kw·C, Wo), they follow one
 another, and the tiles of a block are one strided view, in which neighbours overlap by two rows. With the matrices of
-winograd.py, d a tile of m + 2 rows, of kw·C·Wo numbers each, and w the three rows of the kernel:
+winograd.py, d a tile of m + 2 rows, of kw·C·Wo numbers each (in this order: kw copies of a row of all channels, each a
+pixel further on), and w the three rows of the kernel:
 
     U = G w  (p, O, kw·C)     V = Bᵀ d  (p, kw·C, Wo)     M_p = U_p V_p  (p, O, Wo)     y = Aᵀ M  (m, O, Wo)
 
