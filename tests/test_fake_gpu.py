@@ -422,7 +422,7 @@ def test_rounds_of_the_benchmark_are_timed_by_the_device_s_events():
         record, seconds = staticmethod(lambda: None), staticmethod(lambda first, last: 7.0)
 
     work = {"ours": lambda: {"product": 1}}
-    turns = Turns(work, {"ours": lambda: None}, clock=lambda: 0.0, pause=lambda s: None, cards={"ours": SevenSeconds()})
+    turns = Turns(work, {"ours": lambda: None}, clock=lambda: 0.0, pause=lambda: None, cards={"ours": SevenSeconds()})
     turns.first_call("ours")
     turns.measure(Effort(repeat=2))
     assert turns.timings["ours"].rounds == [7.0, 7.0]

@@ -17,6 +17,7 @@ from minifcn import models, train
 from minifcn.backend import get_backend
 from minifcn.commands import parse_memory, set_up_machine
 from minifcn.data import Loader, Shapes, shapes
+from minifcn.ops import geometry
 from minifcn.training import SGD, loop, paper_groups, segmentation_loss
 from minifcn.weights import Preprocessing
 
@@ -33,7 +34,8 @@ def card(request):
 
 @pytest.fixture
 def unlimited():
-    """No limit of memory is left behind."""
+    """No limit of memory is left behind, nor, from tests before, sparse matrices on the device."""
+    geometry._cache.entries.clear()
     yield
     pool = get_backend("gpu").xp.get_default_memory_pool()
     pool.set_limit(size=0)

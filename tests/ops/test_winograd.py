@@ -1,5 +1,7 @@
 """Winograd's convolution: the same numbers as the plain one, within a bound that is stated; and the gradients."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import oracles
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given
 from numpy.testing import assert_allclose, assert_array_equal
 from strategies import ConvCase, Machine, random_cases, seeded, small_convolutions
 
-from minifcn import Tensor, ops
+from minifcn import Tensor, backend, ops
 from minifcn.autograd import gradcheck
 from minifcn.backend import get_backend, set_budget
 from minifcn.errors import UsageError
@@ -131,14 +133,20 @@ def test_an_empty_batch_gives_an_empty_result(route):
     assert_array_equal(weight.grad, np.zeros(weight.shape))
 
 
+@contextmanager
+def budget(size):
+    """The budget of this size, and none set afterwards: a GPU's is another than the CPU's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "_budget_bytes", None)
+        set_budget(size)
+        yield
+
+
 def test_bands_keep_to_the_budget():
     """V or M of a band larger than what the user allowed; a row of tiles is the least there is."""
     cpu, place = get_backend("cpu"), geometry((64, 64))
-    try:
-        set_budget(2**20)
+    with budget(2**20):
         bands = [band for share in winograd.split(cpu, 1, place, winograd.TILE_4, 32, 64, 4) for band in share]
-    finally:
-        set_budget(64 * 2**20)
     assert all(36 * 64 * band.rows * band.columns * 4 <= 2**20 for band in bands)
     assert [band.start for band in bands[1:]] == [band.stop for band in bands[:-1]]
     assert (bands[0].start, bands[-1].stop) == (0, 16)
@@ -150,11 +158,8 @@ def test_bands_keep_to_the_budget():
 def test_rows_of_tiles_keep_to_the_budget():
     """V, M or the products of dU of a block larger than what the user allowed; every row is in one block."""
     cpu, place, x = get_backend("cpu"), geometry((62, 64)), np.zeros((2, 32, 62, 64), np.float32)
-    try:
-        set_budget(2**20)
+    with budget(2**20):
         blocks = winograd_rows._split(cpu, x, place, 64, winograd.TILE_4)
-    finally:
-        set_budget(64 * 2**20)
     assert all(6 * max(96 * 64, 64 * 64, 96 * 64) * -(-block.row_count // 4) * 4 <= 2**20 for block in blocks)
     for image in range(2):
         rows = [block.rows for block in blocks if block.images == slice(image, image + 1)]
