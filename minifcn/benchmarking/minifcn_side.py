@@ -128,6 +128,30 @@ def make_network(case: Case) -> Any:
     return model
 
 
+def connect(
+    model: Any, x: Any, pool: Callable[[Any], Any], activate: Callable[..., Any], apply: Callable[..., Any]
+) -> Any:
+    """The scores that an FCN's layers give for x, computed by another library, whose arrays can be sliced and added.
+
+    apply(name, x): the layer of this name; activate(name, x): with batch normalisation, if the model has it, and ReLU.
+    """
+    (height, width), pools = x.shape[2:], {}
+    for layer in model.trunk:
+        if layer.pooling:
+            x = pools[layer.name] = pool(x)
+        else:
+            x = activate(layer.name, x)
+    scores = apply("score_fr", activate("fc7", activate("fc6", x)))
+    for step in model.upsamplings:
+        scores, start = apply(step.name, scores), model.crops[step.name] if step.skip else 0
+        if step.skip:
+            skip = apply(f"score_{step.skip}", pools[step.skip])[:, :, start:, start:]
+            rows, columns = (min(sizes) for sizes in zip(skip.shape[2:], scores.shape[2:], strict=True))
+            scores = scores[:, :, :rows, :columns] + skip[:, :, :rows, :columns]
+    start = model.crops[model.upsamplings[-1].name]
+    return scores[:, :, start : start + height, start : start + width]
+
+
 def _network(case: Case, arrays: dict[str, np.ndarray], device: str) -> Workload:
     model, x = make_network(case).to(device), Tensor(arrays["input"], device=device)
     if case.pass_ != TRAINING:

@@ -174,21 +174,13 @@ def build_network(torch: Any, model: Any) -> Any:
             return functional.relu(getattr(self, f"{name}_bn")(x) if model.batch_norm else x, inplace=True)
 
         def forward(self, x: Any) -> Any:
-            (height, width), pools = x.shape[2:], {}
-            for layer in model.trunk:
-                if layer.pooling:
-                    x = pools[layer.name] = functional.max_pool2d(x, 2, ceil_mode=True)
-                else:
-                    x = self.activate(layer.name, x)
-            scores = self.score_fr(self.activate("fc7", self.activate("fc6", x)))
-            for step in model.upsamplings:
-                scores, start = getattr(self, step.name)(scores), model.crops[step.name] if step.skip else 0
-                if step.skip:
-                    skip = getattr(self, f"score_{step.skip}")(pools[step.skip])[:, :, start:, start:]
-                    rows, columns = (min(sizes) for sizes in zip(skip.shape[2:], scores.shape[2:], strict=True))
-                    scores = scores[:, :, :rows, :columns] + skip[:, :, :rows, :columns]
-            start = model.crops[model.upsamplings[-1].name]
-            return scores[:, :, start : start + height, start : start + width]
+            return minifcn_side.connect(
+                model,
+                x,
+                lambda y: functional.max_pool2d(y, 2, ceil_mode=True),
+                self.activate,
+                lambda name, y: getattr(self, name)(y),
+            )
 
     return Network()
 
