@@ -20,7 +20,7 @@ import minifcn.ops.geometry
 import minifcn.ops.shape
 from minifcn import Tensor, backend, ops, threads
 from minifcn.backend import Backend, get_backend
-from minifcn.ops import blocks, rows_route, winograd, winograd_rows
+from minifcn.ops import blocks, rows_route, winograd, winograd_filters, winograd_rows
 
 # The same examples each time: a random test must not fail one day in a hundred in somebody else's pull request.
 random_cases = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -48,7 +48,9 @@ class Machine:
             patch.setattr(rows_route, "ROW_BLOCK_BYTES", self.block_bytes)
             patch.setattr(winograd, "BAND_BYTES", self.block_bytes)
             patch.setattr(winograd_rows, "TILE_ROW_BYTES", self.block_bytes)
-            patch.setattr(winograd_rows, "SMALL_PRODUCT", self.block_bytes)
+            patch.setattr(winograd, "FILTER_BYTES", self.block_bytes)
+            patch.setattr(winograd, "SMALL_PRODUCT", self.block_bytes)
+            patch.setattr(winograd_filters, "VALUE_BYTES", self.block_bytes)
             patch.setattr(Backend, "array_block_bytes", self.block_bytes)
             patch.setattr(backend._GpuBackend, "array_block_bytes", self.block_bytes)
             patch.setattr(threads, "_thread_count", self.threads)

@@ -1,11 +1,12 @@
 """Ways to compute the same convolution, and which to take.
 
-    "im2col"         columns of pixels and a matrix product, block by block (blocks.py); any geometry, exact
-    "im2col-rows"    the same, with one small product for each row of output (rows_route.py); stride 1, exact
-    "winograd-rows"  half of the multiplications (winograd_rows.py); 3×3, stride 1, float32; rounds to about 3e-6
-    "winograd-4x4"   a quarter of the multiplications (winograd.py), likewise; rounds to about 1e-5
-    "winograd-2x2"   four ninths of them, and rounds to about 1e-6
-    "sparse"         multiplication by the explicit sparse matrix (geometry.py): the definition, and the slowest
+    "im2col"           columns of pixels and a matrix product, block by block (blocks.py); any geometry, exact
+    "im2col-rows"      the same, with one small product for each row of output (rows_route.py); stride 1, exact
+    "winograd-rows"    half of the multiplications (winograd_rows.py); 3×3, stride 1, float32; rounds to about 3e-6
+    "winograd-4x4"     a quarter of the multiplications (winograd.py), likewise; rounds to about 1e-5
+    "winograd-filters" the same, for many channels and few pixels: filter block by filter block (winograd_filters.py)
+    "winograd-2x2"     four ninths of the multiplications, and rounds to about 1e-6; never the fastest
+    "sparse"           multiplication by the explicit sparse matrix (geometry.py): the definition, and the slowest
 
 `conv_route` forces one, to compare or to learn; without it `choose` takes the fastest, by a table of measurements. It
 is a part of the source, and nothing is measured at run time, so that one computation always takes the same route.
@@ -18,27 +19,29 @@ from typing import Any
 
 from minifcn.backend import Backend
 from minifcn.errors import UsageError
-from minifcn.ops import rows_route, winograd, winograd_rows
+from minifcn.ops import rows_route, winograd, winograd_filters, winograd_rows
 from minifcn.ops.geometry import ConvGeometry
 
-ROUTES = ("im2col", "im2col-rows", "winograd-rows", "winograd-4x4", "winograd-2x2", "sparse")
+ROUTES = ("im2col", "im2col-rows", "winograd-rows", "winograd-4x4", "winograd-filters", "winograd-2x2", "sparse")
 # Winograd's ways: the module, and the tile.
 WINOGRAD = {
     "winograd-rows": (winograd_rows, winograd.TILE_4),
     "winograd-4x4": (winograd, winograd.TILE_4),
+    "winograd-filters": (winograd_filters, winograd.TILE_4),
     "winograd-2x2": (winograd, winograd.TILE_2),
 }
 
-# From how many output pixels on (of the whole batch) which way is fastest, by the smaller number of channels, in or
-# out: the last way for which there are enough, and im2col if there is none. Both gradients follow the same numbers.
-# Where winograd_rows.is_fast, with so many channels and pixels at least, that way is faster than all of these.
+# The fastest way by the smaller number of channels, in or out, from so many output pixels on (of the whole batch), and
+# im2col below. Both gradients follow the same numbers.
+# Where winograd_rows.is_fast or winograd_filters.is_fast, with so many channels and pixels at least, those are faster.
 # Measured on an AMD EPYC (Zen 4) with OpenBLAS 0.3.31, by timing all three maps on each route at each size.
-_FROM_PIXELS: tuple[tuple[int, tuple[tuple[int, str], ...]], ...] = (  # channels from, (pixels from, route)
-    (64, ((256, "winograd-2x2"), (1024, "winograd-4x4"))),
-    (32, ((2304, "winograd-4x4"),)),
-    (1, ((1024, "im2col-rows"),)),
+_TABLE: tuple[tuple[int, int, str], ...] = (  # channels from, pixels from, route
+    (64, 256, "winograd-4x4"),
+    (32, 2304, "winograd-4x4"),
+    (1, 1024, "im2col-rows"),
 )
-_ROWS_FROM_CHANNELS, _ROWS_FROM_PIXELS = 16, 256
+_FASTER = (("winograd-rows", winograd_rows), ("winograd-filters", winograd_filters))
+_FASTER_FROM_CHANNELS, _FASTER_FROM_PIXELS = 16, 256
 
 _forced: ContextVar[str | None] = ContextVar("forced", default=None)  # each thread has its own
 
@@ -77,7 +80,7 @@ def choose(
     """The route of one of a convolution's three maps: forward, and the gradients to the input and `to_weights`."""
     is_3x3 = winograd.fits(geometry, groups)
     possible = {
-        route: is_3x3 and way.smallest_bytes(geometry, channels, out_channels, dtype) <= backend.budget_bytes
+        route: is_3x3 and way.smallest_bytes(geometry, batch, channels, out_channels, dtype) <= backend.budget_bytes
         for route, (way, _) in WINOGRAD.items()
     }
     possible["im2col-rows"] = rows_route.fits(geometry, groups)
@@ -86,9 +89,10 @@ def choose(
         if not is_3x3 or dtype != "float32" or not backend.winograd:
             return "im2col"
         pixels, fewer = batch * geometry.positions, min(channels, out_channels)
-        ways = next(ways for fewest, ways in _FROM_PIXELS if fewer >= fewest)
-        route = next((route for least, route in reversed(ways) if pixels >= least), "im2col")
-        is_large_enough = fewer >= _ROWS_FROM_CHANNELS and pixels >= _ROWS_FROM_PIXELS
-        if is_large_enough and winograd_rows.is_fast(geometry, channels, out_channels, to_weights):
-            route = "winograd-rows"
+        least, route = next((pixels, route) for channels, pixels, route in _TABLE if fewer >= channels)
+        if pixels < least:
+            route = "im2col"
+        if fewer >= _FASTER_FROM_CHANNELS and pixels >= _FASTER_FROM_PIXELS:
+            sizes = (geometry, batch, channels, out_channels, to_weights)
+            route = next((route for route, way in _FASTER if possible[route] and way.is_fast(*sizes)), route)
     return route if possible.get(route, True) else "im2col"

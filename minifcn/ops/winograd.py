@@ -39,6 +39,9 @@ from minifcn.ops.geometry import ConvGeometry
 # Of V and M together in one band. Smaller ones would fit a core's own cache; but between two calls of NumPy a thread
 # needs the interpreter's lock, and with calls of few microseconds the threads do little but wait for each other.
 BAND_BYTES = 3 * 2**20
+FILTER_BYTES = 2**20  # of U in one part of the filters that are transformed together
+# OpenBLAS computes a product of less than a million multiplications as it stands, without copying its sides first.
+SMALL_PRODUCT = 10**6
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +94,7 @@ def fits(geometry: ConvGeometry, groups: int) -> bool:
     return geometry.kernel_size == (3, 3) and geometry.stride == geometry.dilation == (1, 1) and groups == 1
 
 
-def smallest_bytes(geometry: ConvGeometry, channels: int, out_channels: int, dtype: Any) -> int:
+def smallest_bytes(geometry: ConvGeometry, batch: int, channels: int, out_channels: int, dtype: Any) -> int:
     """The memory that this way takes at least: U, or V or M of one row of tiles, whichever is larger. For 4×4 outputs;
     smaller tiles take less.
     """
@@ -120,16 +123,17 @@ def convolve(
 
     def compute(band: Band) -> None:
         tiles = gather(backend, "tiles", x, band, size=tile.inputs, step=tile.outputs, padding=geometry.padding)
-        values = _transform(backend, evaluate, tiles, "tiles").reshape(tile.places, x.shape[1], -1)  # V
+        values = transform(backend, evaluate, tiles, tiles).reshape(tile.places, x.shape[1], -1)  # V
         products = backend.scratch("products", (tile.places, out_channels, values.shape[2]), x.dtype)
-        xp.matmul(filters, values, out=products)  # M: (p, O, C) @ (p, C, t) -> (p, O, t)
-        products = products.reshape(tile.inputs, tile.inputs, out_channels, band.rows, band.columns)
-        outputs = _transform(backend, interpolate, products, "outputs")  # (m, m, O, rows, columns)
+        multiply(backend, filters, values, products)  # M: (p, O, C) @ (p, C, t) -> (p, O, t)
+        products = products.reshape(tile.inputs, tile.inputs, -1)
+        shape = (tile.outputs, tile.outputs, out_channels, band.rows, band.columns)
+        outputs = transform(backend, interpolate, products, backend.scratch("outputs", shape, x.dtype))
         if bias is not None:
             outputs += bias[:, None, None]
         if relu:
             xp.maximum(outputs, 0, out=outputs)
-        _scatter(outputs, y, band)
+        scatter(outputs, y, band)
 
     shares = split(backend, len(x), geometry, tile, x.shape[1], out_channels, x.itemsize)
     backend.map(compute, list(itertools.chain(*shares)))
@@ -151,9 +155,10 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
             total[...] = 0
         for number, band in enumerate(share):
             tiles = gather(backend, "tiles", x, band, size=tile.inputs, step=tile.outputs, padding=geometry.padding)
-            values = _transform(backend, evaluate, tiles, "tiles").reshape(tile.places, channels, -1)  # V
+            values = transform(backend, evaluate, tiles, tiles).reshape(tile.places, channels, -1)  # V
             tiles = gather(backend, "outputs", grad, band, size=tile.outputs, step=tile.outputs, padding=(0, 0))
-            grads = _transform(backend, spread, tiles, "products").reshape(tile.places, out_channels, -1)  # dM
+            grads = backend.scratch("products", (tile.places, out_channels, values.shape[2]), x.dtype)  # dM
+            transform(backend, spread, tiles, grads)
             target = total if number == 0 else backend.scratch("term", total.shape, x.dtype)
             xp.matmul(grads, values.swapaxes(1, 2), out=target)  # (p, O, t) @ (p, t, C) -> (p, O, C)
             if number > 0:
@@ -164,19 +169,24 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
 
 
 def transform_filters(backend: Backend, weight: Array, tile: Tile) -> Array:
-    """U = G w Gᵀ for each pair of channels: (O, C, 3, 3) -> ((m + 2)², O, C)."""
-    xp, (out_channels, channels) = backend.xp, weight.shape[:2]
-    evaluate = xp.asarray(tile.evaluate_filter, weight.dtype)
-    filters = xp.empty((tile.inputs, tile.inputs, out_channels * channels), weight.dtype)
+    """U = G w Gᵀ for each pair of channels: (O, C, 3, 3) -> ((m + 2)², O, C). In scratch memory."""
+    out_channels, channels = weight.shape[:2]
+    evaluate = backend.xp.asarray(tile.evaluate_filter, weight.dtype)
+    filters = backend.scratch("filters", (tile.inputs, tile.inputs, out_channels * channels), weight.dtype)
 
-    def transform(part: slice) -> None:
-        taps = backend.scratch("taps", (3, 3, part.stop - part.start, channels), weight.dtype)
-        taps[...] = weight[part].transpose(2, 3, 0, 1)
-        rows = _transform_rows(backend, evaluate, taps)
-        xp.matmul(evaluate, rows, out=filters[:, :, part.start * channels : part.stop * channels])
+    def evaluate_part(part: slice) -> None:
+        taps = gather_taps(backend, weight[part])
+        transform(backend, evaluate, taps, filters[:, :, part.start * channels : part.stop * channels])
 
-    backend.map(transform, _parts(backend, out_channels, weight.size))
+    backend.map(evaluate_part, parts(backend, out_channels, FILTER_BYTES // (tile.places * channels * weight.itemsize)))
     return filters.reshape(tile.places, out_channels, channels)
+
+
+def gather_taps(backend: Backend, weight: Array) -> Array:
+    """A kernel's rows and columns first: (o, C, 3, 3) -> (3, 3, o, C), in scratch memory."""
+    taps = backend.scratch("taps", (3, 3, *weight.shape[:2]), weight.dtype)
+    taps[...] = weight.transpose(2, 3, 0, 1)
+    return taps
 
 
 def _filter_gradient(backend: Backend, totals: Array, tile: Tile) -> Array:
@@ -185,35 +195,47 @@ def _filter_gradient(backend: Backend, totals: Array, tile: Tile) -> Array:
     adjoint = xp.asarray(tile.evaluate_filter.T.copy(), totals.dtype)  # Gᵀ: (3, m + 2)
     grad = xp.empty((out_channels, channels, 3, 3), totals.dtype)
 
-    def transform(part: slice) -> None:
-        whole = totals[0, :, part]
-        for other in totals[1:, :, part]:
-            whole += other
-        square = whole.reshape(tile.inputs, tile.inputs, part.stop - part.start, channels)
-        grad[part] = _transform(backend, adjoint, square, "taps").transpose(2, 3, 0, 1)  # (3, 3, o, C)
+    def interpolate_part(part: slice) -> None:
+        shape = (tile.inputs, tile.inputs, part.stop - part.start, channels)
+        whole = backend.scratch("whole", (tile.places, *shape[2:]), totals.dtype)
+        xp.sum(totals[:, :, part], axis=0, out=whole)
+        taps = backend.scratch("taps", (3, 3, *shape[2:]), totals.dtype)
+        grad[part] = transform(backend, adjoint, whole.reshape(shape), taps).transpose(2, 3, 0, 1)
 
-    backend.map(transform, _parts(backend, out_channels, grad.size))
+    size = FILTER_BYTES // (tile.places * channels * totals.itemsize)
+    backend.map(interpolate_part, parts(backend, out_channels, size))
     return grad
 
 
-def _transform(backend: Backend, matrix: Array, tiles: Array, out: str) -> Array:
-    """matrix · tile · matrixᵀ for every tile: (a, a, …) -> (b, b, …), in scratch memory named `out`.
+def transform(backend: Backend, matrix: Array, tiles: Array, out: Array) -> Array:
+    """out = matrix · tile · matrixᵀ for every tile: (a, a, …) -> (b, b, …). Returns `out`.
 
     The tile's rows and columns lead, so that each side is one product of the small matrix with long rows.
     """
-    b, rest = len(matrix), tiles.shape[2:]
-    rows = _transform_rows(backend, matrix, tiles)
-    result = backend.scratch(out, (b, b, rows.shape[2]), tiles.dtype)
-    backend.xp.matmul(matrix, rows, out=result)  # over the second axis: (b, a) @ (b, a, …) -> (b, b, …)
-    return result.reshape(b, b, *rest)
-
-
-def _transform_rows(backend: Backend, matrix: Array, tiles: Array) -> Array:
-    """matrix · tile: (a, a, …) -> (b, a, everything else)."""
     b, a = matrix.shape
     rows = backend.scratch("rows", (b, tiles.size // a), tiles.dtype)
     backend.xp.matmul(matrix, tiles.reshape(a, -1), out=rows)  # over the first axis: (b, a) @ (a, a·…) -> (b, a·…)
-    return rows.reshape(b, a, -1)
+    # Over the second axis: (b, a) @ (b, a, …) -> (b, b, …)
+    backend.xp.matmul(matrix, rows.reshape(b, a, -1), out=out.reshape(b, b, -1))
+    return out
+
+
+def multiply(backend: Backend, left: Array, right: Array, out: Array) -> None:
+    """out_p = left_p · right_p for each place p: (p, a, k) @ (p, k, b) -> (p, a, b), in products that are small."""
+    places, rows, _ = left.shape
+    cuts = count_cuts(rows, right[0].size)
+    left, out = (array.reshape(places, cuts, rows // cuts, -1) for array in (left, out))
+    backend.xp.matmul(left, right[:, None], out=out)
+
+
+def count_cuts(rows: int, multiplications: int) -> int:
+    """In how many equal parts to cut a matrix of so many rows, with so many multiplications for each, to have small
+    products; at least eight rows each, or it is left whole.
+    """
+    cuts = 1
+    while rows % (2 * cuts) == 0 and rows // cuts * multiplications > SMALL_PRODUCT:
+        cuts *= 2
+    return cuts if rows // cuts >= 8 and rows // cuts * multiplications <= SMALL_PRODUCT else 1
 
 
 # ------------------------------------------------------------------------------------- tiles, from images and back
@@ -293,7 +315,7 @@ def gather(
     return tiles
 
 
-def _scatter(outputs: Array, y: Array, band: Band) -> None:
+def scatter(outputs: Array, y: Array, band: Band) -> None:
     """Write (m, m, O, rows, columns) to where the tiles lie in y; what hangs over its edge is dropped."""
     m = len(outputs)
     for image, rows, place in band.parts():
@@ -307,9 +329,11 @@ def _scatter(outputs: Array, y: Array, band: Band) -> None:
                 target[:, whole * m + i, j::m] = tiles[i, :, whole]
 
 
-def _parts(backend: Backend, length: int, size: int) -> list[slice]:
-    """range(length) in a slice for each worker; in one if there is little to do."""
-    count = min(backend.workers, length) if size > 2**15 else 1
+def parts(backend: Backend, length: int, size: int) -> list[slice]:
+    """range(length) in slices of about equal length: at most `size` each, and as many for one worker as for another."""
+    count = -(-length // max(1, size))
+    if count > 1:
+        count = min(length, -(-count // backend.workers) * backend.workers)
     return [slice(length * part // count, length * (part + 1) // count) for part in range(count)]
 
 

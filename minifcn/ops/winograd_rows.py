@@ -19,7 +19,6 @@ what lets two threads run without waiting for the interpreter between many short
 """
 
 import itertools
-import math
 from typing import Any
 
 import numpy as np
@@ -28,20 +27,18 @@ from minifcn.backend import Array, Backend
 from minifcn.ops.blocks import Block, share_out
 from minifcn.ops.geometry import ConvGeometry
 from minifcn.ops.rows_route import gather_rows
-from minifcn.ops.winograd import TILE_4, Tile, bound_of_rounding
+from minifcn.ops.winograd import SMALL_PRODUCT, TILE_4, Tile, bound_of_rounding, count_cuts
 
 TILE_ROW_BYTES = 2 * 2**20  # of V in one block
-# OpenBLAS computes a product of less than a million multiplications as it stands, without copying its sides first.
-SMALL_PRODUCT = 10**6
 
 
-def smallest_bytes(geometry: ConvGeometry, channels: int, out_channels: int, dtype: Any) -> int:
+def smallest_bytes(geometry: ConvGeometry, batch: int, channels: int, out_channels: int, dtype: Any) -> int:
     """The memory that this way takes at least: U, or V or M of one row of tiles, whichever is larger. For 4 rows."""
     numbers = max(3 * channels * out_channels, max(3 * channels, out_channels) * geometry.output_size[1])
     return TILE_4.inputs * numbers * np.dtype(dtype).itemsize
 
 
-def is_fast(geometry: ConvGeometry, channels: int, out_channels: int, to_weights: bool) -> bool:
+def is_fast(geometry: ConvGeometry, batch: int, channels: int, out_channels: int, to_weights: bool) -> bool:
     """Whether a row of output is so short that its products are small ones (or twice or so as large), and, for the
     gradient to the weights, so long that adding up a dU for each row of tiles costs little beside computing it.
     """
@@ -66,7 +63,7 @@ def convolve(
     y = xp.empty((len(x), out_channels, *geometry.output_size), x.dtype)
     matrices = (tile.evaluate_input, tile.evaluate_filter, tile.interpolate)
     evaluate, evaluate_filter, interpolate = (xp.asarray(m, x.dtype) for m in matrices)  # Bᵀ, G, Aᵀ
-    cuts = _cuts(out_channels, 3 * channels * width)  # of O, so that each product is a small one
+    cuts = count_cuts(out_channels, 3 * channels * width)  # of O, so that each product is a small one
     filters = evaluate_filter @ weight.transpose(2, 0, 3, 1).reshape(3, -1)  # G · (kh, O·kw·C) = U
     filters = filters.reshape(tile.inputs, cuts, out_channels // cuts, 3 * channels)
 
@@ -127,12 +124,6 @@ def _transform(backend: Backend, matrix: Array, tiles: Array, out: str) -> Array
     tiles = tiles.reshape(len(tiles), matrix.shape[1], -1)
     result = backend.scratch(out, (len(tiles), len(matrix), tiles.shape[2]), tiles.dtype)
     return backend.xp.matmul(matrix, tiles, out=result)
-
-
-def _cuts(out_channels: int, multiplications: int) -> int:
-    """In how many parts to cut the output channels, with so many multiplications for each, to have small products."""
-    small = (cuts for cuts in (1, 2, 4) if out_channels * multiplications <= cuts * SMALL_PRODUCT)
-    return math.gcd(next(small, 1), out_channels)
 
 
 def _split(backend: Backend, x: Array, geometry: ConvGeometry, out_channels: int, tile: Tile) -> list[Block]:

@@ -188,7 +188,7 @@ def chosen(
     ("case", "route"),
     [
         ({"channels": 256}, "winograd-4x4"),
-        ({"channels": 256, "out_channels": 256, "batch": 1, "size": (24, 24)}, "winograd-2x2"),
+        ({"channels": 256, "out_channels": 256, "batch": 1, "size": (24, 24)}, "winograd-filters"),
         ({"channels": 256, "out_channels": 256, "batch": 1, "size": (12, 12)}, "im2col"),
         ({}, "winograd-rows"),
         ({"size": (64, 123)}, "winograd-4x4"),  # with rows of over 1.5 million multiplications

@@ -1,0 +1,165 @@
+"""Winograd's minimal filtering, filter block by filter block: for layers of many channels and few pixels.
+
+winograd.py holds the transformed filters U = G w Gᵀ of the whole layer, four times as many numbers as w has, and goes
+through the image band by band. In the last layers of a VGG that is the wrong way round: 512·512 filters make 38 MB of
+U, which are written to memory and read again, for an image of which all tiles V = Bᵀ d B take 3 MB. So here V is made
+once, for all tiles t, and the loop goes over blocks of filters o, of which U, M and all that follows stay in the cache:
+
+    V = Bᵀ d B  (p, C, t)      for each block:  U = G w_o Gᵀ  (p, o, C)    M_p = U_p V_p  (p, o, t)    y_o = Aᵀ M A
+
+The gradient to the weights gains more: a block's dU is complete at once, over all tiles, and becomes dL/dw on the spot.
+No worker holds a sum of its own, and none are added up. With g = dL/dy, its channels last, so that neither side of the
+product is transposed:
+
+    dM = A g_o Aᵀ  (p, t, o)      dU_p = V_p dM_p  (p, C, o)      dL/dw_o = Gᵀ dU G
+
+The formulas, the matrices and the rounding are those of winograd.py; only the order of the loops is another. It loses
+where V is much larger than the cache: then it is better to be done with a few tiles at a time.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from minifcn.backend import Array, Backend
+from minifcn.ops import winograd
+from minifcn.ops.geometry import ConvGeometry
+from minifcn.ops.winograd import (
+    TILE_4,
+    Band,
+    Tile,
+    gather,
+    gather_taps,
+    multiply,
+    parts,
+    scatter,
+    transform,
+)
+
+VALUE_BYTES = 2 * 2**20  # of V in one part of the channels that are transformed together
+LARGE_FILTERS = 2**20  # numbers of U
+
+
+def smallest_bytes(geometry: ConvGeometry, batch: int, channels: int, out_channels: int, dtype: Any) -> int:
+    """The memory that this way takes at least: V of all tiles. For 4×4 outputs."""
+    return TILE_4.places * channels * count_tiles(geometry, batch) * np.dtype(dtype).itemsize
+
+
+def count_tiles(geometry: ConvGeometry, batch: int) -> int:
+    """How many tiles of 4×4 outputs there are."""
+    rows, columns = (-(-size // TILE_4.outputs) for size in geometry.output_size)
+    return batch * rows * columns
+
+
+def is_fast(geometry: ConvGeometry, batch: int, channels: int, out_channels: int, to_weights: bool) -> bool:
+    """Whether U, or dU, is too large for the cache, and V is not much larger, or smaller for the forward map."""
+    numbers = channels * out_channels
+    tiles = count_tiles(geometry, batch)
+    return (
+        TILE_4.places * numbers >= LARGE_FILTERS
+        and tiles * (channels + out_channels) <= (10 if to_weights else 0.5) * numbers
+    )
+
+
+def convolve(
+    backend: Backend,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    geometry: ConvGeometry,
+    tile: Tile,
+    relu: bool = False,
+) -> Array:
+    """y_o = Σ_c w_oc ⋆ x_c + b_o:  x (N, C, H, W), weight (O, C, 3, 3), bias (O,) -> y (N, O, Ho, Wo).
+
+    relu: max(y, 0) in its place.
+    """
+    xp, (out_channels, channels) = backend.xp, weight.shape[:2]
+    y = xp.empty((len(x), out_channels, *geometry.output_size), x.dtype)
+    band, values = _evaluate(backend, x, geometry, tile)
+    evaluate, interpolate = (xp.asarray(m, x.dtype) for m in (tile.evaluate_filter, tile.interpolate))  # G, Aᵀ
+
+    def compute(part: slice) -> None:
+        count = part.stop - part.start
+        filters = backend.scratch("filters", (tile.places, count, channels), x.dtype)  # U
+        transform(backend, evaluate, gather_taps(backend, weight[part]), filters)
+        products = backend.scratch("products", (tile.places, count, values.shape[2]), x.dtype)  # M
+        multiply(backend, filters, values, products)
+        outputs = backend.scratch("outputs", (tile.outputs, tile.outputs, count, band.rows, band.columns), x.dtype)
+        transform(backend, interpolate, products.reshape(tile.inputs, tile.inputs, -1), outputs)
+        if bias is not None:
+            outputs += bias[part, None, None]
+        if relu:
+            xp.maximum(outputs, 0, out=outputs)
+        scatter(outputs, y[:, part], band)
+
+    backend.map(compute, parts(backend, out_channels, _block_size(values)))
+    return y
+
+
+def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeometry, tile: Tile) -> Array:
+    """dL/dw from g = dL/dy:  x (N, C, H, W), g (N, O, Ho, Wo) -> (O, C, 3, 3)."""
+    xp, channels, out_channels = backend.xp, x.shape[1], grad.shape[1]
+    grad_weight = xp.empty((out_channels, channels, 3, 3), x.dtype)
+    band, values = _evaluate(backend, x, geometry, tile)
+    matrices = (tile.interpolate.T.copy(), tile.evaluate_filter.T.copy())
+    spread, adjoint = (xp.asarray(m, x.dtype) for m in matrices)  # A, Gᵀ
+
+    def compute(part: slice) -> None:
+        count = part.stop - part.start
+        tiles = _gather_last(backend, grad[:, part], band, tile)
+        grads = backend.scratch("products", (tile.places, values.shape[2], count), x.dtype)  # dM
+        transform(backend, spread, tiles, grads)
+        filters = backend.scratch("filters", (tile.places, channels, count), x.dtype)  # dU
+        multiply(backend, values, grads, filters)  # (p, C, t) @ (p, t, o) -> (p, C, o)
+        taps = backend.scratch("taps", (3, 3, channels, count), x.dtype)
+        transform(backend, adjoint, filters.reshape(tile.inputs, tile.inputs, -1), taps)
+        grad_weight[part] = taps.transpose(3, 2, 0, 1)
+
+    backend.map(compute, parts(backend, out_channels, _block_size(values)))
+    return grad_weight
+
+
+def _evaluate(backend: Backend, x: Array, geometry: ConvGeometry, tile: Tile) -> tuple[Band, Array]:
+    """All tiles as one band, and V of them: x (N, C, H, W) -> (p, C, t). Channels are shared out over the threads."""
+    rows, columns = (-(-size // tile.outputs) for size in geometry.output_size)
+    band = Band(0, len(x) * rows, rows, columns)
+    channels, tiles = x.shape[1], band.rows * columns
+    evaluate = backend.xp.asarray(tile.evaluate_input, x.dtype)  # Bᵀ
+    values = backend.scratch("values", (tile.inputs, tile.inputs, channels * tiles), x.dtype)
+
+    def compute(part: slice) -> None:
+        pixels = gather(
+            backend, "tiles", x[:, part], band, size=tile.inputs, step=tile.outputs, padding=geometry.padding
+        )
+        transform(backend, evaluate, pixels, values[:, :, part.start * tiles : part.stop * tiles])
+
+    backend.map(compute, parts(backend, channels, VALUE_BYTES // max(1, tile.places * tiles * x.itemsize)))
+    return band, values.reshape(tile.places, channels, tiles)
+
+
+def _gather_last(backend: Backend, grad: Array, band: Band, tile: Tile) -> Array:
+    """The tiles of dL/dy with their channels last: (N, o, Ho, Wo) -> (m, m, rows, columns, o). Beyond the edge: 0."""
+    m, (_, channels, height, width) = tile.outputs, grad.shape
+    tiles = backend.scratch("tiles", (m, m, band.rows, band.columns, channels), grad.dtype)
+    pixels = backend.scratch("slab", (band.rows_per_image * m, band.columns * m, channels), grad.dtype)
+    pixels[height:] = 0
+    pixels[:, width:] = 0
+    for image, _, place in band.parts():
+        pixels[:height, :width] = grad[image].transpose(1, 2, 0)
+        tiles[:, :, place] = pixels.reshape(-1, m, band.columns, m, channels).transpose(1, 3, 0, 2, 4)
+    return tiles
+
+
+def _block_size(values: Array) -> int:
+    """How many filters to a block: few, to stay in the cache; more where V, read once for each block, is large."""
+    _, channels, tiles = values.shape
+    size = 16
+    while size * (channels + tiles) < channels * tiles // 4:  # until U and M have a quarter of V's numbers
+        size *= 2
+    return size
+
+
+def error_bound(x: Array, weight: Array, geometry: ConvGeometry, tile: Tile) -> Array:
+    """As winograd.error_bound: each term passes through the same roundings."""
+    return winograd.error_bound(x, weight, geometry, tile)
