@@ -7,7 +7,7 @@ from minifcn.autograd.function import Context, Function
 from minifcn.autograd.tensor import Tensor
 from minifcn.backend import Array
 from minifcn.errors import DtypeError, ShapeError, UsageError
-from minifcn.ops.elementwise import pass_positive
+from minifcn.ops.elementwise import pass_positive, rectify
 
 
 class BatchNorm(Function):
@@ -36,11 +36,11 @@ class BatchNorm(Function):
             part, out = _as_rows(x, channels), _as_rows(y, channels)  # (N, c, positions)
             mean[channels] = part.sum(axis=(0, 2)) / count
             xp.subtract(part, mean[channels, None], out=out)  # first this, then squares: no cancellation
-            variance[channels] = xp.einsum("ncp,ncp->c", out, out) / count
+            variance[channels] = _sum_of_products(xp, out, out) / count
             out *= (weight[channels] / xp.sqrt(variance[channels] + eps))[:, None]
             out += bias[channels, None]
             if relu:
-                xp.maximum(out, 0, out=out)
+                rectify(ctx.backend, out, out=out)
 
         ctx.backend.map(normalise, ctx.backend.channel_blocks(x))
         ctx.save(x, weight, mean, 1 / xp.sqrt(variance + eps), y if relu else None)
@@ -60,7 +60,7 @@ class BatchNorm(Function):
             r = rate[channels]
             xp.subtract(_as_rows(x, channels), mean[channels, None], out=out)  # x̂ / r; the r comes with the sums
             grad_bias[channels] = g.sum(axis=(0, 2))
-            grad_weight[channels] = xp.einsum("ncp,ncp->c", g, out) * r
+            grad_weight[channels] = _sum_of_products(xp, g, out) * r
             out *= (grad_weight[channels] * r / -count)[:, None]
             out += g
             out -= (grad_bias[channels] / count)[:, None]
@@ -88,7 +88,7 @@ class ScaleShift(Function):
             xp.multiply(_as_rows(x, channels), scale[channels, None], out=out)
             out += shift[channels, None]
             if relu:
-                xp.maximum(out, 0, out=out)
+                rectify(ctx.backend, out, out=out)
 
         ctx.backend.map(apply, ctx.backend.channel_blocks(x))
         learns = any(ctx.needs_input_grad[1:])  # frozen normalisation needs no x, whose memory is then free again
@@ -171,6 +171,11 @@ def batch_norm(
     running_mean += momentum * (mean - running_mean)
     running_var += momentum * (variance * (count / (count - 1)) - running_var)
     return y
+
+
+def _sum_of_products(xp: Any, x: Array, y: Array) -> Array:
+    """Σ x y of each channel, for two arrays (N, c, positions). As dot products: half of einsum's time."""
+    return xp.matmul(x[:, :, None], y[..., None])[..., 0, 0].sum(axis=0)
 
 
 def _as_rows(array: Array, channels: slice) -> Array:

@@ -103,6 +103,14 @@ def _slab(geometry: ConvGeometry, first: int, last: int) -> _Slab:
     return _Slab((size[0], size[1]), (inside[0], inside[1]), (source[0], source[1]))
 
 
+def clear_frame(pixels: Array, rows: slice, columns: slice) -> None:
+    """Zeros in (…, h, w) wherever it is not in these rows and columns, which are about to be written."""
+    pixels[..., : rows.start, :] = 0
+    pixels[..., rows.stop :, :] = 0
+    pixels[..., rows, : columns.start] = 0
+    pixels[..., rows, columns.stop :] = 0
+
+
 @with_kernel
 def gather_columns(backend: Backend, x: Array, geometry: ConvGeometry, block: Block, whole: bool) -> Array:
     """The columns of one block: x (N, C, H, W) -> (C, kw, h, n, Wo), h being the input rows that the block sees; or,
@@ -114,7 +122,7 @@ def gather_columns(backend: Backend, x: Array, geometry: ConvGeometry, block: Bl
     part = x[block.images, :, slab.source[0], slab.source[1]]
     if part.shape[2:] != slab.size:
         padded = backend.scratch("slab", (*part.shape[:2], *slab.size), x.dtype)
-        padded[...] = 0
+        clear_frame(padded, *slab.inside)
         padded[:, :, slab.inside[0], slab.inside[1]] = part
         part = padded
     (kernel_h, kernel_w), width = geometry.kernel_size, geometry.output_size[1]

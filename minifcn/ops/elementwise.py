@@ -172,7 +172,7 @@ class ReLU(Function):
         flat_x, flat_y = x.reshape(-1), y.reshape(-1)
 
         def compute(part: slice) -> None:
-            ctx.backend.xp.maximum(flat_x[part], 0, out=flat_y[part])
+            rectify(ctx.backend, flat_x[part], out=flat_y[part])
 
         ctx.backend.map(compute, ctx.backend.ranges(x.size, x.itemsize))
         ctx.save(y)
@@ -182,6 +182,11 @@ class ReLU(Function):
     def backward(ctx: Context, grad: Array) -> Array:
         (y,) = ctx.saved
         return pass_positive(ctx.backend, grad, y)
+
+
+def rectify(backend: Backend, x: Array, out: Array) -> None:
+    """out = max(x, 0). As a clip, since NumPy's maximum of an array and a number takes four times as long."""
+    backend.xp.clip(x, 0, np.inf, out=out)
 
 
 @with_kernel

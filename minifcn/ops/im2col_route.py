@@ -23,6 +23,7 @@ from minifcn.ops.blocks import (
     share_out,
     split_into_blocks,
 )
+from minifcn.ops.elementwise import rectify
 from minifcn.ops.geometry import ConvGeometry
 
 
@@ -69,7 +70,7 @@ def write_product(backend: Backend, product: Array, bias: Array | None, y: Array
     else:
         backend.xp.add(result, bias[:, None, None], out=target)
     if relu:
-        backend.xp.maximum(target, 0, out=target)
+        rectify(backend, target, out=target)
 
 
 def input_gradient(backend: Backend, grad: Array, weight: Array, geometry: ConvGeometry, groups: int) -> Array:

@@ -15,7 +15,8 @@ for 16 filters takes as long as the product. For larger products that copy pays,
 import itertools
 
 from minifcn.backend import Array, Backend
-from minifcn.ops.blocks import Block, share_out
+from minifcn.ops.blocks import Block, clear_frame, share_out
+from minifcn.ops.elementwise import rectify
 from minifcn.ops.geometry import ConvGeometry
 
 ROW_BLOCK_BYTES = 2 * 2**20  # of columns in one block
@@ -43,7 +44,7 @@ def convolve(
         if bias is not None:
             target += bias[:, None]
         if relu:
-            xp.maximum(target, 0, out=target)
+            rectify(backend, target, out=target)
 
     backend.map(compute, _split(backend, x, geometry))
     return y
@@ -72,27 +73,34 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
 def _patches(backend: Backend, x: Array, geometry: ConvGeometry, block: Block) -> Array:
     """The patches of each row of a block, a strided view of its columns: (rows, kh·kw·C, Wo)."""
     kernel_h = geometry.kernel_size[0]
-    columns = gather_rows(backend, x, geometry, block, block.row_count + kernel_h - 1)  # (h, kw, C, Wo)
+    rows = gather_rows(backend, x, geometry, block, block.row_count + kernel_h - 1)
+    columns = columns_of(backend, rows, geometry)  # (h, kw, C, Wo)
     shape = (block.row_count, kernel_h * columns[0, :, :, 0].size, columns.shape[3])
     return backend.strided_view(columns, shape, (columns.strides[0], *columns.strides[2:]))
 
 
 def gather_rows(backend: Backend, x: Array, geometry: ConvGeometry, block: Block, count: int) -> Array:
-    """The columns of `count` rows of input from the first that a block's windows see, row by row: x (N, C, H, W) ->
-    (count, kw, C, Wo). What lies outside the image is zero. In scratch memory: good until the next block.
+    """`count` rows of input from the first that a block's windows see, with the padding left and right of them:
+    x (N, C, H, W) -> (count, C, Wo + kw − 1). What lies outside the image is zero. In scratch memory.
     """
     (_, channels, height, width), kernel_w = x.shape, geometry.kernel_size[1]
     slab = backend.scratch("slab", (count, channels, geometry.output_size[1] + kernel_w - 1), x.dtype)
     top, left = block.rows.start - geometry.padding[0], -geometry.padding[1]  # the pixel that the slab begins with
     first, last = _inside(height, count, top)
     begin, end = _inside(width, slab.shape[2], left)
-    if (first, last, begin, end) != (0, count, 0, slab.shape[2]):
-        slab[...] = 0
+    clear_frame(slab.swapaxes(0, 1), slice(first, last), slice(begin, end))
     pixels = x[block.images.start, :, first + top : last + top, begin + left : end + left]
     slab[first:last, :, begin:end] = pixels.swapaxes(0, 1)  # (C, h, W) -> (h, C, W)
-    columns = backend.scratch("columns", (count, kernel_w, channels, geometry.output_size[1]), x.dtype)
-    row, channel, column = slab.strides
-    columns[...] = backend.strided_view(slab, columns.shape, (row, column, channel, column))
+    return slab
+
+
+def columns_of(backend: Backend, rows: Array, geometry: ConvGeometry) -> Array:
+    """The kw horizontal neighbours of each pixel: (…, C, Wo + kw − 1) -> (…, kw, C, Wo). In scratch memory."""
+    *before, channels, _ = rows.shape
+    shape = (*before, geometry.kernel_size[1], channels, geometry.output_size[1])
+    columns = backend.scratch("columns", shape, rows.dtype)
+    *steps, channel, column = rows.strides
+    columns[...] = backend.strided_view(rows, shape, (*steps, column, channel, column))
     return columns
 
 

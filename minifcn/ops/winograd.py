@@ -34,6 +34,8 @@ from typing import Any
 import numpy as np
 
 from minifcn.backend import Array, Backend, get_backend
+from minifcn.ops.blocks import clear_frame
+from minifcn.ops.elementwise import rectify
 from minifcn.ops.geometry import ConvGeometry
 
 # Of V and M together in one band. Smaller ones would fit a core's own cache; but between two calls of NumPy a thread
@@ -132,7 +134,7 @@ def convolve(
         if bias is not None:
             outputs += bias[:, None, None]
         if relu:
-            xp.maximum(outputs, 0, out=outputs)
+            rectify(backend, outputs, out=outputs)
         scatter(outputs, y, band)
 
     shares = split(backend, len(x), geometry, tile, x.shape[1], out_channels, x.itemsize)
@@ -305,9 +307,9 @@ def gather(
         slab = backend.scratch("slab", (channels, bottom - top, (band.columns - 1) * step + size), x.dtype)
         inside = slice(max(top, 0), max(min(bottom, height), max(top, 0)))
         right = max(0, min(width, slab.shape[2] - padding[1]))
-        if (top, bottom) != (inside.start, inside.stop) or right < slab.shape[2]:
-            slab[...] = 0
-        slab[:, inside.start - top : inside.stop - top, padding[1] : padding[1] + right] = x[image, :, inside, :right]
+        target = slice(inside.start - top, inside.stop - top), slice(padding[1], padding[1] + right)
+        clear_frame(slab, *target)
+        slab[:, *target] = x[image, :, inside, :right]
         per_channel, per_row, per_column = slab.strides
         strides = (per_row, per_column, per_channel, step * per_row, step * per_column)
         shape = (size, size, channels, rows.stop - rows.start, band.columns)

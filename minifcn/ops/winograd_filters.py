@@ -23,6 +23,7 @@ import numpy as np
 
 from minifcn.backend import Array, Backend
 from minifcn.ops import winograd
+from minifcn.ops.elementwise import rectify
 from minifcn.ops.geometry import ConvGeometry
 from minifcn.ops.winograd import (
     TILE_4,
@@ -90,7 +91,7 @@ def convolve(
         if bias is not None:
             outputs += bias[part, None, None]
         if relu:
-            xp.maximum(outputs, 0, out=outputs)
+            rectify(backend, outputs, out=outputs)
         scatter(outputs, y[:, part], band)
 
     backend.map(compute, parts(backend, out_channels, _block_size(values)))

@@ -25,8 +25,9 @@ import numpy as np
 
 from minifcn.backend import Array, Backend
 from minifcn.ops.blocks import Block, share_out
+from minifcn.ops.elementwise import rectify
 from minifcn.ops.geometry import ConvGeometry
-from minifcn.ops.rows_route import gather_rows
+from minifcn.ops.rows_route import columns_of, gather_rows
 from minifcn.ops.winograd import SMALL_PRODUCT, TILE_4, Tile, bound_of_rounding, count_cuts
 
 TILE_ROW_BYTES = 2 * 2**20  # of V in one block
@@ -76,7 +77,7 @@ def convolve(
         if bias is not None:
             outputs += bias[:, None]
         if relu:
-            xp.maximum(outputs, 0, out=outputs)
+            rectify(backend, outputs, out=outputs)
         y[block.images.start, :, block.rows] = outputs.swapaxes(0, 1)
 
     backend.map(compute, _split(backend, x, geometry, out_channels, tile))
@@ -110,13 +111,18 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
 
 
 def _evaluate(backend: Backend, matrix: Array, x: Array, geometry: ConvGeometry, block: Block, tile: Tile) -> Array:
-    """V = Bᵀ d for all tiles of a block, the last of which may reach beyond it: (tiles, p, kw·C, Wo). matrix: Bᵀ."""
+    """V = Bᵀ d for all tiles of a block, the last of which may reach beyond it: (tiles, p, kw·C, Wo). matrix: Bᵀ.
+
+    The rows are transformed before their neighbours are copied, which would be transformed kw times else.
+    """
     count = -(-block.row_count // tile.outputs)
-    columns = gather_rows(backend, x, geometry, block, tile.outputs * count + 2)  # (h, kw, C, Wo)
-    (_, kernel_w, channels, width), row = columns.shape, columns.strides[0]
-    shape = (count, tile.inputs, kernel_w * channels * width)
-    tiles = backend.strided_view(columns, shape, (tile.outputs * row, row, columns.itemsize))
-    return _transform(backend, matrix, tiles, "values").reshape(count, tile.inputs, kernel_w * channels, width)
+    rows = gather_rows(backend, x, geometry, block, tile.outputs * count + 2)  # (h, C, Wo + kw − 1)
+    _, channels, width = rows.shape
+    row = rows.strides[0]
+    shape = (count, tile.inputs, channels * width)
+    tiles = backend.strided_view(rows, shape, (tile.outputs * row, row, rows.itemsize))
+    values = _transform(backend, matrix, tiles, "values").reshape(count, tile.inputs, channels, width)
+    return columns_of(backend, values, geometry).reshape(count, tile.inputs, -1, geometry.output_size[1])
 
 
 def _transform(backend: Backend, matrix: Array, tiles: Array, out: str) -> Array:
