@@ -2,10 +2,11 @@
 
     "im2col"           columns of pixels and a matrix product, block by block (blocks.py); any geometry, exact
     "im2col-rows"      the same, with one small product for each row of output (rows_route.py); stride 1, exact
-    "winograd-rows"    half of the multiplications (winograd_rows.py); 3×3, stride 1, float32; rounds to about 3e-6
-    "winograd-4x4"     a quarter of the multiplications (winograd.py), likewise; rounds to about 1e-5
-    "winograd-filters" the same, for many channels and few pixels: filter block by filter block (winograd_filters.py)
-    "winograd-2x2"     four ninths of the multiplications, and rounds to about 1e-6; never the fastest
+    "winograd-rows"    four ninths of the multiplications (winograd_rows.py); 3×3, stride 1, float32; rounds to 5e-6
+    "winograd-6x6"     a fifth of the multiplications (winograd.py), likewise; rounds to about 2e-5
+    "winograd-4x4"     a quarter of them, and rounds to about 5e-6
+    "winograd-2x2"     four ninths of them, and rounds to about 1e-6; never the fastest
+    "winograd-filters" as 6x6, filter block by filter block (winograd_filters.py): many channels, not too many pixels
     "sparse"           multiplication by the explicit sparse matrix (geometry.py): the definition, and the slowest
 
 `conv_route` forces one, to compare or to learn; without it `choose` takes the fastest, by a table of measurements. It
@@ -22,23 +23,33 @@ from minifcn.errors import UsageError
 from minifcn.ops import rows_route, winograd, winograd_filters, winograd_rows
 from minifcn.ops.geometry import ConvGeometry
 
-ROUTES = ("im2col", "im2col-rows", "winograd-rows", "winograd-4x4", "winograd-filters", "winograd-2x2", "sparse")
+ROUTES = (
+    "im2col",
+    "im2col-rows",
+    "winograd-rows",
+    "winograd-6x6",
+    "winograd-4x4",
+    "winograd-2x2",
+    "winograd-filters",
+    "sparse",
+)
 # Winograd's ways: the module, and the tile.
 WINOGRAD = {
-    "winograd-rows": (winograd_rows, winograd.TILE_4),
+    "winograd-rows": (winograd_rows, winograd.TILE_6),
+    "winograd-6x6": (winograd, winograd.TILE_6),
     "winograd-4x4": (winograd, winograd.TILE_4),
-    "winograd-filters": (winograd_filters, winograd.TILE_4),
+    "winograd-filters": (winograd_filters, winograd.TILE_6),
     "winograd-2x2": (winograd, winograd.TILE_2),
 }
 
-# The fastest way by the smaller number of channels, in or out, from so many output pixels on (of the whole batch), and
-# im2col below. Both gradients follow the same numbers.
+# From how many output pixels on (of the whole batch) which way is fastest, by the smaller number of channels, in or
+# out: the last way for which there are enough, and im2col if there is none. Both gradients follow the same numbers.
 # Where winograd_rows.is_fast or winograd_filters.is_fast, with so many channels and pixels at least, those are faster.
 # Measured on an AMD EPYC (Zen 4) with OpenBLAS 0.3.31, by timing all three maps on each route at each size.
-_TABLE: tuple[tuple[int, int, str], ...] = (  # channels from, pixels from, route
-    (64, 256, "winograd-4x4"),
-    (32, 2304, "winograd-4x4"),
-    (1, 1024, "im2col-rows"),
+_FROM_PIXELS: tuple[tuple[int, tuple[tuple[int, str], ...]], ...] = (  # channels from, (pixels from, route)
+    (64, ((256, "winograd-4x4"), (2048, "winograd-6x6"))),
+    (32, ((2304, "winograd-6x6"),)),
+    (1, ((1024, "im2col-rows"),)),
 )
 _FASTER = (("winograd-rows", winograd_rows), ("winograd-filters", winograd_filters))
 _FASTER_FROM_CHANNELS, _FASTER_FROM_PIXELS = 16, 256
@@ -89,9 +100,8 @@ def choose(
         if not is_3x3 or dtype != "float32" or not backend.winograd:
             return "im2col"
         pixels, fewer = batch * geometry.positions, min(channels, out_channels)
-        least, route = next((pixels, route) for channels, pixels, route in _TABLE if fewer >= channels)
-        if pixels < least:
-            route = "im2col"
+        ways = next(ways for fewest, ways in _FROM_PIXELS if fewer >= fewest)
+        route = next((route for least, route in reversed(ways) if pixels >= least), "im2col")
         if fewer >= _FASTER_FROM_CHANNELS and pixels >= _FASTER_FROM_PIXELS:
             sizes = (geometry, batch, channels, out_channels, to_weights)
             route = next((route for route, way in _FASTER if possible[route] and way.is_fast(*sizes)), route)

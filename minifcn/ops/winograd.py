@@ -1,4 +1,4 @@
-"""Convolution with 3×3 kernels in a quarter of the multiplications: Winograd's minimal filtering.
+"""Convolution with 3×3 kernels in a fifth of the multiplications: Winograd's minimal filtering.
 
 A tile of m×m outputs depends on (m + 2)×(m + 2) inputs d. Computed one by one the outputs take 9·m² multiplications;
 but they are sums of products of polynomials' coefficients, and such a sum can be had by evaluating the polynomials at
@@ -6,8 +6,8 @@ m + 2 points, multiplying there, and interpolating. In two dimensions (Lavin and
 
     y = Aᵀ [ (G w Gᵀ) ⊙ (Bᵀ d B) ] A       Bᵀ evaluates d, G the kernel w, Aᵀ interpolates; ⊙ is element by element
 
-which takes (m + 2)² multiplications: 36 in place of 144 for m = 4, 16 in place of 36 for m = 2. Summed over channels, ⊙
-becomes (m + 2)² matrix products, one for each place p in the transformed tile, over all tiles t at once:
+which takes (m + 2)² multiplications: 64 in place of 324 for m = 6, 36 in place of 144 for m = 4. Summed over channels,
+⊙ becomes (m + 2)² matrix products, one for each place p in the transformed tile, over all tiles t at once:
 
     U = G w Gᵀ  (p, O, C)       V = Bᵀ d B  (p, C, t)       M_p = U_p V_p  (p, O, t)       y = Aᵀ M A
 
@@ -17,17 +17,18 @@ Everything is linear in w, so the gradient to the weights is the adjoint of this
 
 The gradient to the input is a convolution itself, with the kernel turned by 180° (conv.py).
 
-The price is rounding: Bᵀ and Aᵀ have entries up to 5 and 8, so that larger numbers are added up and cancel.
-`error_bound` says by how much at worst; in practice float32 loses about 1e-5 of the largest output for m = 4, and 1e-6
-for m = 2, where the plain product loses 3e-7. Computations in float64 take the exact route. A number that is not
-finite, or far larger than its neighbours, spoils all outputs of the tiles that see it, not only its own patches.
+The price is rounding: Bᵀ and Aᵀ have entries up to 5 and 32, so that larger numbers are added up and cancel.
+`error_bound` says by how much at worst; in practice float32 loses about 1e-5 of the largest output for m = 6 (2e-5 with
+512 channels), 2e-6 for m = 4 and 3e-7 for m = 2, as the plain product does. Computations in float64 take the exact
+route. A number that is not finite, or far larger than its neighbours, spoils all outputs of the tiles that see it, not
+only its own patches.
 
 Tiles are worked on in bands that fit the cache: copied there once, transformed, multiplied, transformed back, and the
 bias added and negative numbers cut off before the band leaves it. Bands are shared out over the CPU's threads.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,30 +66,35 @@ class Tile:
         return self.inputs**2
 
 
-# Evaluation at 0, 1, −1 and ∞.
-TILE_2 = Tile(
-    outputs=2,
-    evaluate_input=np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], float),
-    evaluate_filter=np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]) / 2,
-    interpolate=np.array([[1, 1, 1, 0], [0, 1, -1, -1]], float),
-)
-# Evaluation at 0, 1, −1, 2, −2 and ∞.
-TILE_4 = Tile(
-    outputs=4,
-    evaluate_input=np.array(
-        [
-            [4, 0, -5, 0, 1, 0],
-            [0, -4, -4, 1, 1, 0],
-            [0, 4, -4, -1, 1, 0],
-            [0, -2, -1, 2, 1, 0],
-            [0, 2, -1, -2, 1, 0],
-            [0, 4, 0, -5, 0, 1],
-        ],
-        float,
-    ),
-    evaluate_filter=np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24,
-    interpolate=np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], float),
-)
+def tile_of(outputs: int, points: Sequence[float]) -> Tile:
+    """F(m×m, 3×3) by evaluation at m + 1 points and at ∞.
+
+    A polynomial of degree m + 1, the product of one with 3 coefficients and one with m, is known from its values at so
+    many points p, where values multiply, and its leading coefficient, "its value at ∞". Evaluating is multiplication
+    by rows [1, p, p², …]; the coefficients come back by Lagrange's polynomials Π_{q≠p} (x − q) / Π_{q≠p} (p − q).
+    Filtering is the adjoint of such a product for fixed w: the matrix that evaluated the other factor, transposed, is
+    now the last step, Aᵀ; and the one that interpolated is the first, Bᵀ, whose rows are Lagrange's polynomials. Their
+    denominators go into G, which is applied to the few weights only.
+    Source: Winograd 1980; Lavin and Gray 2016, section 4.1.
+    """
+    inputs = outputs + 2
+    evaluate_input, evaluate_filter = np.zeros((inputs, inputs)), np.zeros((inputs, 3))
+    interpolate = np.zeros((outputs, inputs))
+    for i, point in enumerate(points):
+        others = np.delete(np.array(points, float), i)
+        evaluate_input[i, :-1] = np.poly(others)[::-1]  # Π (x − q), from the constant term on
+        evaluate_filter[i] = point ** np.arange(3) / np.prod(point - others)
+        interpolate[:, i] = point ** np.arange(outputs)
+    evaluate_input[-1] = np.poly(points)[::-1]
+    evaluate_filter[-1, -1] = interpolate[-1, -1] = 1
+    return Tile(outputs, evaluate_input, evaluate_filter, interpolate)
+
+
+# Points near 1 in size, whose powers stay small, and reciprocals of each other, lose the fewest digits (Barabasz et al.
+# 2020, section 6).
+TILE_2 = tile_of(2, (0, 1, -1))
+TILE_4 = tile_of(4, (0, 1, -1, 0.5, -2))
+TILE_6 = tile_of(6, (0, 1, -1, 2, -2, 0.5, -0.5))
 
 
 def fits(geometry: ConvGeometry, groups: int) -> bool:
@@ -97,12 +103,12 @@ def fits(geometry: ConvGeometry, groups: int) -> bool:
 
 
 def smallest_bytes(geometry: ConvGeometry, batch: int, channels: int, out_channels: int, dtype: Any) -> int:
-    """The memory that this way takes at least: U, or V or M of one row of tiles, whichever is larger. For 4×4 outputs;
+    """The memory that this way takes at least: U, or V or M of one row of tiles, whichever is larger. For 6×6 outputs;
     smaller tiles take less.
     """
-    columns = -(-geometry.output_size[1] // TILE_4.outputs)
+    columns = -(-geometry.output_size[1] // TILE_6.outputs)
     numbers = max(channels * out_channels, max(channels, out_channels) * columns)
-    return TILE_4.places * numbers * np.dtype(dtype).itemsize
+    return TILE_6.places * numbers * np.dtype(dtype).itemsize
 
 
 def convolve(

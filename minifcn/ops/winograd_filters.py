@@ -26,7 +26,7 @@ from minifcn.ops import winograd
 from minifcn.ops.elementwise import rectify
 from minifcn.ops.geometry import ConvGeometry
 from minifcn.ops.winograd import (
-    TILE_4,
+    TILE_6,
     Band,
     Tile,
     gather,
@@ -42,24 +42,26 @@ LARGE_FILTERS = 2**20  # numbers of U
 
 
 def smallest_bytes(geometry: ConvGeometry, batch: int, channels: int, out_channels: int, dtype: Any) -> int:
-    """The memory that this way takes at least: V of all tiles. For 4×4 outputs."""
-    return TILE_4.places * channels * count_tiles(geometry, batch) * np.dtype(dtype).itemsize
+    """The memory that this way takes at least: V of all tiles. For 6×6 outputs."""
+    return TILE_6.places * channels * count_tiles(geometry, batch) * np.dtype(dtype).itemsize
 
 
 def count_tiles(geometry: ConvGeometry, batch: int) -> int:
-    """How many tiles of 4×4 outputs there are."""
-    rows, columns = (-(-size // TILE_4.outputs) for size in geometry.output_size)
+    """How many tiles of 6×6 outputs there are."""
+    rows, columns = (-(-size // TILE_6.outputs) for size in geometry.output_size)
     return batch * rows * columns
 
 
 def is_fast(geometry: ConvGeometry, batch: int, channels: int, out_channels: int, to_weights: bool) -> bool:
-    """Whether U, or dU, is too large for the cache, and V is not much larger, or smaller for the forward map."""
-    numbers = channels * out_channels
-    tiles = count_tiles(geometry, batch)
-    return (
-        TILE_4.places * numbers >= LARGE_FILTERS
-        and tiles * (channels + out_channels) <= (10 if to_weights else 0.5) * numbers
-    )
+    """Whether U, or dU, is large beside the cache, and V and M are not far larger; for the forward map, which does not
+    save adding up dU, also whether there are so many pixels that 6×6 tiles are better than 4×4.
+    """
+    filters = channels * out_channels
+    pixels = count_tiles(geometry, batch) * (channels + out_channels)
+    if to_weights:
+        return TILE_6.places * filters >= LARGE_FILTERS and pixels <= 25 * filters
+    enough = batch * geometry.positions >= 576
+    return enough and TILE_6.places * filters >= 2 * LARGE_FILTERS and pixels <= 5 * filters
 
 
 def convolve(

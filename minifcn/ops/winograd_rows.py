@@ -1,16 +1,17 @@
-"""Convolution with 3×3 kernels in half the multiplications: Winograd's minimal filtering along one axis only.
+"""Convolution with 3×3 kernels in four ninths of the multiplications: Winograd's minimal filtering along one axis only.
 
-In two dimensions (winograd.py) the multiplications shrink fourfold, but tiles have to be copied out of the image, 2.25
+In two dimensions (winograd.py) the multiplications shrink fivefold, but tiles have to be copied out of the image, 1.8
 numbers for each pixel, and narrow layers spend most of their time on that. Taken down the rows only, the m + 2 rows of
-input that m rows of output see need no copy: in the columns of rows_route.py, (input rows, kw·C, Wo), they follow one
-another, and the tiles of a block are one strided view, in which neighbours overlap by two rows. With the matrices of
-winograd.py, d a tile of m + 2 rows, of kw·C·Wo numbers each (in this order: kw copies of a row of all channels, each a
-pixel further on), and w the three rows of the kernel:
+input that m rows of output see need no copy: laid out row by row they follow one another, and the tiles of a block are
+one strided view, in which neighbours overlap by two rows. With the matrices of winograd.py, d a tile of m + 2 rows, of
+C·(Wo + kw − 1) numbers each, and w the three rows of the kernel:
 
-    U = G w  (p, O, kw·C)     V = Bᵀ d  (p, kw·C, Wo)     M_p = U_p V_p  (p, O, Wo)     y = Aᵀ M  (m, O, Wo)
+    V = Bᵀ d  (p, C, Wo + kw − 1), then the kw horizontal neighbours of each place, as in rows_route.py: (p, kw·C, Wo)
+    U = G w  (p, O, kw·C)     M_p = U_p V_p  (p, O, Wo)     y = Aᵀ M  (m, O, Wo)
 
-(m + 2) · 3 multiplications in place of m · 9, half for m = 4; what is added up comes from three rows only, so it rounds
-to about 3e-6, less than 2-D tiles do. The gradient to the weights is the adjoint, as there, with g = dL/dy:
+(m + 2) · 3 multiplications in place of m · 9, 24 in place of 54 for m = 6; what is added up comes from three rows only,
+so it rounds to about 5e-6, less than 2-D tiles of that size. The gradient to the weights is the adjoint, as there, with
+g = dL/dy:
 
     dM = A g  (p, O, Wo)      dU_p = Σ dM_p V_pᵀ  over tiles      dL/dw = Gᵀ dU
 
@@ -28,7 +29,7 @@ from minifcn.ops.blocks import Block, share_out
 from minifcn.ops.elementwise import rectify
 from minifcn.ops.geometry import ConvGeometry
 from minifcn.ops.rows_route import columns_of, gather_rows
-from minifcn.ops.winograd import SMALL_PRODUCT, TILE_4, Tile, bound_of_rounding, count_cuts
+from minifcn.ops.winograd import FILTER_BYTES, SMALL_PRODUCT, TILE_6, Tile, bound_of_rounding, count_cuts, parts
 
 TILE_ROW_BYTES = 2 * 2**20  # of V in one block
 
@@ -36,7 +37,7 @@ TILE_ROW_BYTES = 2 * 2**20  # of V in one block
 def smallest_bytes(geometry: ConvGeometry, batch: int, channels: int, out_channels: int, dtype: Any) -> int:
     """The memory that this way takes at least: U, or V or M of one row of tiles, whichever is larger. For 4 rows."""
     numbers = max(3 * channels * out_channels, max(3 * channels, out_channels) * geometry.output_size[1])
-    return TILE_4.inputs * numbers * np.dtype(dtype).itemsize
+    return TILE_6.inputs * numbers * np.dtype(dtype).itemsize
 
 
 def is_fast(geometry: ConvGeometry, batch: int, channels: int, out_channels: int, to_weights: bool) -> bool:
@@ -62,10 +63,9 @@ def convolve(
     """
     xp, (out_channels, channels), width = backend.xp, weight.shape[:2], geometry.output_size[1]
     y = xp.empty((len(x), out_channels, *geometry.output_size), x.dtype)
-    matrices = (tile.evaluate_input, tile.evaluate_filter, tile.interpolate)
-    evaluate, evaluate_filter, interpolate = (xp.asarray(m, x.dtype) for m in matrices)  # Bᵀ, G, Aᵀ
+    evaluate, interpolate = (xp.asarray(m, x.dtype) for m in (tile.evaluate_input, tile.interpolate))  # Bᵀ, Aᵀ
     cuts = count_cuts(out_channels, 3 * channels * width)  # of O, so that each product is a small one
-    filters = evaluate_filter @ weight.transpose(2, 0, 3, 1).reshape(3, -1)  # G · (kh, O·kw·C) = U
+    filters = _transform_filters(backend, weight, tile)
     filters = filters.reshape(tile.inputs, cuts, out_channels // cuts, 3 * channels)
 
     def compute(block: Block) -> None:
@@ -106,8 +106,24 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
 
     blocks = _split(backend, x, geometry, out_channels, tile)
     total = sum(backend.map(compute, share_out(backend, blocks)), start=xp.zeros(shape, x.dtype))
-    taps = (adjoint @ total.reshape(tile.inputs, -1)).reshape(3, 3, channels, out_channels)
+    # In a map, though of one item: a large product outside of it would wake BLAS's threads, which then spin for 0.1 s.
+    (taps,) = backend.map(lambda dU: adjoint @ dU.reshape(tile.inputs, -1), [total])
+    taps = taps.reshape(3, 3, channels, out_channels)
     return xp.ascontiguousarray(taps.transpose(3, 2, 0, 1))  # (kh, kw, C, O) -> (O, C, kh, kw)
+
+
+def _transform_filters(backend: Backend, weight: Array, tile: Tile) -> Array:
+    """U = G w for each column of the kernel: (O, C, 3, 3) -> (p, O, kw·C)."""
+    out_channels, channels = weight.shape[:2]
+    evaluate = backend.xp.asarray(tile.evaluate_filter, weight.dtype)  # G
+    filters = backend.xp.empty((tile.inputs, out_channels, 3 * channels), weight.dtype)
+
+    def compute(part: slice) -> None:
+        taps = weight[part].transpose(2, 0, 3, 1).reshape(3, -1)  # (kh, o·kw·C)
+        backend.xp.matmul(evaluate, taps, out=filters[:, part].reshape(tile.inputs, -1))
+
+    backend.map(compute, parts(backend, out_channels, FILTER_BYTES // (filters[:, 0].size * weight.itemsize)))
+    return filters
 
 
 def _evaluate(backend: Backend, matrix: Array, x: Array, geometry: ConvGeometry, block: Block, tile: Tile) -> Array:

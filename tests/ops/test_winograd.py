@@ -34,12 +34,12 @@ def test_counts_of_a_kernel_of_ones(route):
 
 @every_way
 def test_each_matrix_is_right_for_polynomials(route):
-    """One tile in one dimension: Aᵀ [(G w) ⊙ (Bᵀ d)] = Σ_k w_k d_{i+k}, for all unit vectors w and d, exactly."""
+    """One tile in one dimension: Aᵀ [(G w) ⊙ (Bᵀ d)] = Σ_k w_k d_{i+k}, for all unit vectors w and d."""
     _, tile = WINOGRAD[route]
     for w in np.eye(3):
         for d in np.eye(tile.inputs):
             y = tile.interpolate @ ((tile.evaluate_filter @ w) * (tile.evaluate_input @ d))
-            assert_allclose(y, [w @ d[i : i + 3] for i in range(tile.outputs)], atol=1e-15)
+            assert_allclose(y, [w @ d[i : i + 3] for i in range(tile.outputs)], atol=1e-14)
 
 
 @every_way
@@ -79,22 +79,22 @@ def test_all_routes_give_the_same(case: ConvCase):
 @every_way
 @pytest.mark.parametrize("channels", [3, 64])
 def test_float32_stays_within_its_bound(route, channels):
-    """The bound holds for every output, is no more than 2,000 times what is seen, and is broken by a wrong entry."""
+    """The bound holds for every output, is no more than 3,000 times what is seen, and is broken by a wrong entry."""
     x, weight = seeded(2, channels, 13, 18, dtype=np.float32).data, seeded(5, channels, 3, 3, dtype=np.float32).data
     (way, tile), cpu, place = WINOGRAD[route], get_backend("cpu"), geometry((13, 18))
     exact = way.convolve(cpu, x.astype(float), weight.astype(float), None, place, tile)
     error = np.abs(way.convolve(cpu, x, weight, None, place, tile) - exact)
     bound = way.error_bound(x, weight, place, tile)
     assert (error <= bound).all()
-    assert (bound < 2000 * error.max()).all()
+    assert (bound < 3000 * error.max()).all()
     evaluate = tile.evaluate_input.copy()
-    evaluate[0, 0] *= 1.001
+    evaluate[0, 0] *= 1.1
     wrong = winograd.Tile(tile.outputs, evaluate, tile.evaluate_filter, tile.interpolate)
     assert (np.abs(way.convolve(cpu, x, weight, None, place, wrong) - exact) > bound).any()
 
 
 def test_what_float32_loses_is_what_the_documentation_says():
-    """Relative to the largest output, for 64 channels: about 1e-5 for tiles of 4×4, 3e-6 for 4 rows, 1e-6 for 2×2."""
+    """Relative to the largest output, for 64 channels: 1e-5 for tiles of 6×6, 3e-6 for 6 rows and 4×4, 3e-7 for 2×2."""
     x, weight = seeded(1, 64, 32, 32, dtype=np.float32).data, seeded(64, 64, 3, 3, seed=1, dtype=np.float32).data
     lost = {}
     for route, (way, tile) in WINOGRAD.items():
@@ -103,9 +103,11 @@ def test_what_float32_loses_is_what_the_documentation_says():
             for t in (np.float32, np.float64)
         ]
         lost[route] = np.abs(results[0] - results[1]).max() / np.abs(results[1]).max()
-    assert 1e-6 < lost["winograd-4x4"] < 2e-5
-    assert 1e-6 < lost["winograd-rows"] < 6e-6
-    assert 1e-7 < lost["winograd-2x2"] < 2e-6
+    assert 5e-6 < lost["winograd-6x6"] < 2e-5
+    assert 5e-6 < lost["winograd-filters"] < 2e-5
+    assert 2e-6 < lost["winograd-rows"] < 5e-6
+    assert 1e-6 < lost["winograd-4x4"] < 4e-6
+    assert 1e-7 < lost["winograd-2x2"] < 1e-6
 
 
 @every_way
@@ -187,17 +189,19 @@ def chosen(
 @pytest.mark.parametrize(
     ("case", "route"),
     [
-        ({"channels": 256}, "winograd-4x4"),
+        ({"channels": 256}, "winograd-6x6"),
+        ({"size": (45, 46), "channels": 256, "batch": 1}, "winograd-6x6"),
+        ({"size": (45, 45), "channels": 256, "batch": 1}, "winograd-4x4"),
         ({"channels": 256, "out_channels": 256, "batch": 1, "size": (24, 24)}, "winograd-filters"),
         ({"channels": 256, "out_channels": 256, "batch": 1, "size": (12, 12)}, "im2col"),
         ({}, "winograd-rows"),
-        ({"size": (64, 123)}, "winograd-4x4"),  # with rows of over 1.5 million multiplications
+        ({"size": (64, 123)}, "winograd-6x6"),  # with rows of over 1.5 million multiplications
         ({"size": (64, 44)}, "winograd-rows"),
-        ({"size": (64, 44), "to_weights": True}, "winograd-4x4"),  # too many sums for too little work
+        ({"size": (64, 44), "to_weights": True}, "winograd-6x6"),  # too many sums for too little work
         ({"size": (64, 45), "to_weights": True}, "winograd-rows"),
         ({"channels": 16, "batch": 1, "size": (16, 16)}, "winograd-rows"),
         ({"channels": 16, "batch": 1, "size": (15, 17)}, "im2col"),
-        ({"channels": 32, "size": (64, 500)}, "winograd-4x4"),
+        ({"channels": 32, "size": (64, 500)}, "winograd-6x6"),
         ({"channels": 15}, "im2col-rows"),
         ({"channels": 3, "batch": 1, "size": (24, 24)}, "im2col"),
         ({"dtype": np.float64}, "im2col"),
@@ -208,7 +212,7 @@ def chosen(
         ({"groups": 2}, "im2col"),
         ({"channels": 1024, "out_channels": 1024}, "im2col"),  # whose filters alone take 144 MiB
         ({"batch": 1, "size": (4, 4000), "channels": 512}, "im2col"),  # one row of whose tiles takes 70 MiB
-        ({"batch": 1, "size": (4, 3600), "channels": 512}, "winograd-4x4"),
+        ({"batch": 1, "size": (4, 3000), "channels": 512}, "winograd-6x6"),
     ],
 )
 def test_the_route_follows_from_geometry_and_dtype(case, route):
@@ -216,9 +220,9 @@ def test_the_route_follows_from_geometry_and_dtype(case, route):
     assert chosen(**case) == route
 
 
-@pytest.mark.parametrize(("channels", "route"), [(965, "winograd-rows"), (966, "im2col")])
+@pytest.mark.parametrize(("channels", "route"), [(836, "winograd-rows"), (837, "im2col")])
 def test_filters_over_the_budget_go_another_way(channels, route):
-    """By rows U and dU are 18·C·O numbers, here about 64 MiB, whatever the size of the picture."""
+    """By rows U and dU are 24·C·O numbers, here about 64 MiB, whatever the size of the picture."""
     with conv_route("winograd-rows"):
         assert chosen(channels=channels, out_channels=channels, size=(4, 4)) == route
 
@@ -239,7 +243,7 @@ def test_a_forced_route_ends_with_its_block():
 
 def test_an_unknown_route_is_refused_with_the_known_ones():
     """A slip of the pen would compare a route with itself."""
-    with pytest.raises(UsageError, match=r"'winograd' is not one of im2col, im2col-rows, winograd-rows, winograd-4x4"):
+    with pytest.raises(UsageError, match=r"'winograd' is not one of im2col, im2col-rows, winograd-rows, winograd-6x6"):
         conv_route("winograd").__enter__()
 
 
