@@ -26,6 +26,7 @@ import numpy as np
 from minifcn.backend import Array, Backend
 from minifcn.ops.blocks import Block, share_out
 from minifcn.ops.geometry import ConvGeometry
+from minifcn.ops.kept_filters import kept
 from minifcn.ops.rows_route import gather_rows
 from minifcn.ops.winograd import SMALL_PRODUCT, TILE_4, Tile, bound_of_rounding, count_cuts
 
@@ -61,10 +62,9 @@ def convolve(
     """
     xp, (out_channels, channels), width = backend.xp, weight.shape[:2], geometry.output_size[1]
     y = xp.empty((len(x), out_channels, *geometry.output_size), x.dtype)
-    matrices = (tile.evaluate_input, tile.evaluate_filter, tile.interpolate)
-    evaluate, evaluate_filter, interpolate = (xp.asarray(m, x.dtype) for m in matrices)  # Bᵀ, G, Aᵀ
+    evaluate, interpolate = (xp.asarray(m, x.dtype) for m in (tile.evaluate_input, tile.interpolate))  # Bᵀ, Aᵀ
     cuts = count_cuts(out_channels, 3 * channels * width)  # of O, so that each product is a small one
-    filters = evaluate_filter @ weight.transpose(2, 0, 3, 1).reshape(3, -1)  # G · (kh, O·kw·C) = U
+    filters = transform_filters(backend, weight, tile)  # U: (p, O, kw·C)
     filters = filters.reshape(tile.inputs, cuts, out_channels // cuts, 3 * channels)
 
     def compute(block: Block) -> None:
@@ -107,6 +107,15 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
     total = sum(backend.map(compute, share_out(backend, blocks)), start=xp.zeros(shape, x.dtype))
     taps = (adjoint @ total.reshape(tile.inputs, -1)).reshape(3, 3, channels, out_channels)
     return xp.ascontiguousarray(taps.transpose(3, 2, 0, 1))  # (kh, kw, C, O) -> (O, C, kh, kw)
+
+
+@kept
+def transform_filters(backend: Backend, weight: Array, tile: Tile) -> Array:
+    """U = G w for each column of a kernel, those of a filter side by side: (O, C, 3, 3) -> (m + 2, O, kw·C)."""
+    out_channels, channels = weight.shape[:2]
+    evaluate = backend.xp.asarray(tile.evaluate_filter, weight.dtype)  # G
+    columns = weight.transpose(2, 0, 3, 1).reshape(3, -1)  # (O, C, kh, kw) -> (kh, O·kw·C)
+    return (evaluate @ columns).reshape(tile.inputs, out_channels, 3 * channels)
 
 
 def _evaluate(backend: Backend, matrix: Array, x: Array, geometry: ConvGeometry, block: Block, tile: Tile) -> Array:
