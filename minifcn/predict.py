@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from minifcn import visualize
+from minifcn import ops, visualize
 from minifcn.commands import Parser, parse_numbers, parse_size, run_command
 from minifcn.data import Picture, voc_palette
 from minifcn.data.images import readable_suffixes
@@ -95,7 +95,8 @@ def main(arguments: argparse.Namespace) -> int:
     predict = partial(label_pixels, model, preprocessing=file.preprocessing, **options)
     job = _Job(predict, *_classes(file, arguments.checkpoint), arguments.out, arguments.alpha, arguments.probabilities)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    return _predict_all(job, paths)
+    with ops.keep_filters(model.parameters()):  # from one picture to the next; label_pixels by itself, only within one
+        return _predict_all(job, paths)
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from minifcn import nn
+from minifcn import nn, ops
 from minifcn.autograd.tensor import Tensor, no_grad
 from minifcn.data import VOID
 from minifcn.errors import ShapeError, UsageError
@@ -68,6 +68,7 @@ def label_pixels(
 ) -> np.ndarray:
     """The class of each pixel of a uint8 (H, W, 3) picture, as uint8 (H, W). Sets eval mode.
 
+    The weights are read-only meanwhile; see ops.keep_filters, which is useful around calls for several pictures, too.
     size: (height, width) that the picture is scaled to for the network, or None for its own; scores are scaled back
     before the best class is chosen, so that borders are as smooth as the network sees them.
     scales: factors of that size; the picture is looked at in each of them, and the probabilities (softmax of the
@@ -93,21 +94,24 @@ def label_pixels(
     model.eval()
     look = _Look(model, image, preprocessing, device, overlap)
     labels = np.empty((height, width), np.uint8)
-    for rows_of_tile, columns_of_tile in progress(tiles):
-        scores = [look.scores(view, rows_of_tile, columns_of_tile) for view in views]
-        classes = len(scores[0].values)
-        if classes > VOID:
-            raise ShapeError(f"label_pixels: {classes} classes; labels of 8 bits name at most {VOID}, 0 to {VOID - 1}.")
-        pixels = _SCORES // classes
-        for band in bands(labels[rows_of_tile, columns_of_tile].shape, pixels):
-            inside = _from(band, -rows_of_tile.start), columns_of_tile
-            if len(scores) == 1 and probabilities is None:
-                best = scores[0].scaled_back(*inside)
-            else:
-                best = _mean((_softmax(one.scaled_back(*inside)) for one in scores), len(scores))
-            labels[inside] = best.argmax(axis=0)
-            if probabilities is not None:
-                probabilities[(slice(None), *inside)] = best
+    with ops.keep_filters(model.parameters()):
+        for rows_of_tile, columns_of_tile in progress(tiles):
+            scores = [look.scores(view, rows_of_tile, columns_of_tile) for view in views]
+            classes = len(scores[0].values)
+            if classes > VOID:
+                raise ShapeError(
+                    f"label_pixels: {classes} classes; labels of 8 bits name at most {VOID}, 0 to {VOID - 1}."
+                )
+            pixels = _SCORES // classes
+            for band in bands(labels[rows_of_tile, columns_of_tile].shape, pixels):
+                inside = _from(band, -rows_of_tile.start), columns_of_tile
+                if len(scores) == 1 and probabilities is None:
+                    best = scores[0].scaled_back(*inside)
+                else:
+                    best = _mean((_softmax(one.scaled_back(*inside)) for one in scores), len(scores))
+                labels[inside] = best.argmax(axis=0)
+                if probabilities is not None:
+                    probabilities[(slice(None), *inside)] = best
     return labels
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,6 @@ def _operation(case: Case, arrays: dict[str, np.ndarray], device: str) -> Worklo
     }
     forward = compute[case.operation]
 
-    def run_forward() -> dict[str, Any]:
-        with no_grad():
-            return {"output": forward().data}
-
     def run_both() -> dict[str, Any]:
         for tensor in inputs.values():
             tensor.grad = None
@@ -90,7 +87,22 @@ def _operation(case: Case, arrays: dict[str, np.ndarray], device: str) -> Worklo
         y.backward(cotangent)
         return {"output": y.data, **{name: t.grad for name, t in inputs.items() if t.requires_grad}}
 
-    return run_both if backward else run_forward
+    return run_both if backward else _prediction(forward, [one for one in inputs.values() if one is not x])
+
+
+def _prediction(forward: Callable[[], Tensor], weights: Iterable[Tensor]) -> Workload:
+    """forward() as prediction calls it for one picture after another: unrecorded, with weights that do not change."""
+
+    def compute() -> Any:
+        with no_grad():
+            return forward().data
+
+    def outputs() -> Iterator[dict[str, Any]]:
+        with ops.keep_filters(weights):  # until the workload is dropped, and this generator with it
+            while True:
+                yield {"output": compute()}
+
+    return functools.partial(next, outputs())
 
 
 def _loader(case: Case) -> Workload:
@@ -156,12 +168,7 @@ def _network(case: Case, arrays: dict[str, np.ndarray], device: str) -> Workload
     model, x = make_network(case).to(device), Tensor(arrays["input"], device=device)
     if case.pass_ != TRAINING:
         model.eval()
-
-        def predict() -> dict[str, Any]:
-            with no_grad():
-                return {"output": model(x).data}
-
-        return predict
+        return _prediction(lambda: model(x), model.parameters())
 
     model.train()
     labels = arrays["labels"]

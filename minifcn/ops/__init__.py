@@ -19,6 +19,7 @@ from minifcn.ops.elementwise import (
     tanh,
 )
 from minifcn.ops.geometry import ConvGeometry, CoordinateMap, conv_matrix, patch_matrix
+from minifcn.ops.kept_filters import keep_filters
 from minifcn.ops.linalg import linear, matmul
 from minifcn.ops.loss import softmax_cross_entropy
 from minifcn.ops.patches import col2im, im2col
@@ -46,6 +47,7 @@ __all__ = [
     "dropout2d",
     "exp",
     "im2col",
+    "keep_filters",
     "linear",
     "log",
     "matmul",

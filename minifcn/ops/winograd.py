@@ -38,6 +38,7 @@ from minifcn.backend import Array, Backend, get_backend
 from minifcn.ops.blocks import clear_frame
 from minifcn.ops.elementwise import rectify
 from minifcn.ops.geometry import ConvGeometry
+from minifcn.ops.kept_filters import kept
 
 # Of V and M together in one band. Smaller ones would fit a core's own cache; but between two calls of NumPy a thread
 # needs the interpreter's lock, and with calls of few microseconds the threads do little but wait for each other.
@@ -176,8 +177,9 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
     return _filter_gradient(backend, totals, tile)
 
 
+@kept
 def transform_filters(backend: Backend, weight: Array, tile: Tile) -> Array:
-    """U = G w Gᵀ for each pair of channels: (O, C, 3, 3) -> ((m + 2)², O, C). In scratch memory."""
+    """U = G w Gᵀ for each pair of channels: (O, C, 3, 3) -> ((m + 2)², O, C). In scratch memory, if it is not kept."""
     out_channels, channels = weight.shape[:2]
     evaluate = backend.xp.asarray(tile.evaluate_filter, weight.dtype)
     filters = backend.scratch("filters", (tile.inputs, tile.inputs, out_channels * channels), weight.dtype)

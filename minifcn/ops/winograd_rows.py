@@ -28,6 +28,7 @@ from minifcn.backend import Array, Backend
 from minifcn.ops.blocks import Block, share_out
 from minifcn.ops.elementwise import rectify
 from minifcn.ops.geometry import ConvGeometry
+from minifcn.ops.kept_filters import kept
 from minifcn.ops.rows_route import columns_of, gather_rows
 from minifcn.ops.winograd import FILTER_BYTES, SMALL_PRODUCT, TILE_6, Tile, bound_of_rounding, count_cuts, parts
 
@@ -65,7 +66,7 @@ def convolve(
     y = xp.empty((len(x), out_channels, *geometry.output_size), x.dtype)
     evaluate, interpolate = (xp.asarray(m, x.dtype) for m in (tile.evaluate_input, tile.interpolate))  # Bᵀ, Aᵀ
     cuts = count_cuts(out_channels, 3 * channels * width)  # of O, so that each product is a small one
-    filters = _transform_filters(backend, weight, tile)
+    filters = transform_filters(backend, weight, tile)
     filters = filters.reshape(tile.inputs, cuts, out_channels // cuts, 3 * channels)
 
     def compute(block: Block) -> None:
@@ -112,7 +113,8 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
     return xp.ascontiguousarray(taps.transpose(3, 2, 0, 1))  # (kh, kw, C, O) -> (O, C, kh, kw)
 
 
-def _transform_filters(backend: Backend, weight: Array, tile: Tile) -> Array:
+@kept
+def transform_filters(backend: Backend, weight: Array, tile: Tile) -> Array:
     """U = G w for each column of the kernel: (O, C, 3, 3) -> (p, O, kw·C)."""
     out_channels, channels = weight.shape[:2]
     evaluate = backend.xp.asarray(tile.evaluate_filter, weight.dtype)  # G

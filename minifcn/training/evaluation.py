@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minifcn import models, visualize, weights
+from minifcn import models, ops, visualize, weights
 from minifcn.autograd.tensor import Tensor, no_grad
 from minifcn.backend import Array, get_backend
 from minifcn.data import VOID, Dataset, Loader, resize
@@ -48,6 +48,7 @@ def evaluate(
 ) -> Evaluation:
     """Predict a whole data set and count what became of each pixel, in all and image by image.
 
+    The weights are read-only meanwhile, see ops.keep_filters.
     size: scale images and masks to it first. Pictures of one size go through together; those of unequal sizes one by
     one, since a picture padded to its neighbours' size would see the padding. boundary_width: of the band for the
     boundary IU, in pixels. ignore_label: pixels of this label do not count either; void never does. progress: wraps the
@@ -55,14 +56,15 @@ def evaluate(
     """
     result = Evaluation(len(dataset.classes), boundary_width, ignore_index=VOID)
     loader = Loader(dataset, batch_size, normalise=preprocessing.apply, size=size, shuffle=False, skip=skip)
-    for batch in progress(loader.epoch(0, upload=get_backend(device).upload)):
-        images, truths = batch.uploaded(), _with_void(batch.labels, ignore_label)
-        if len(set(batch.sizes)) == 1:
-            result.update(truths, predict_labels(model, images, device), batch.names)
-            continue
-        for image, truth, name, (height, width) in zip(images, truths, batch.names, batch.sizes, strict=True):
-            prediction = predict_labels(model, image[None, :, :height, :width], device)[0]
-            result.update(truth[:height, :width], prediction, [name])
+    with ops.keep_filters(model.parameters()):
+        for batch in progress(loader.epoch(0, upload=get_backend(device).upload)):
+            images, truths = batch.uploaded(), _with_void(batch.labels, ignore_label)
+            if len(set(batch.sizes)) == 1:
+                result.update(truths, predict_labels(model, images, device), batch.names)
+                continue
+            for image, truth, name, (height, width) in zip(images, truths, batch.names, batch.sizes, strict=True):
+                prediction = predict_labels(model, image[None, :, :height, :width], device)[0]
+                result.update(truth[:height, :width], prediction, [name])
     return result
 
 
