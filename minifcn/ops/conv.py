@@ -149,8 +149,19 @@ class Conv2d(Function):
             lambda: input_gradient(ctx.backend, grad, weight, *options),
             lambda: weight_gradient(ctx.backend, x, grad, *options),
         )
-        grad_b = grad.sum(axis=(0, 2, 3)) if needs[2] else None  # (N, O, Ho, Wo) -> (O,)
+        grad_b = bias_gradient(ctx.backend, grad) if needs[2] else None
         return grad_x, grad_w, grad_b
+
+
+def bias_gradient(backend: Backend, grad: Array) -> Array:
+    """dL/db from g = dL/dy, the sum over all images and positions: (N, O, Ho, Wo) -> (O,)."""
+    grad_bias = backend.xp.empty(grad.shape[1], grad.dtype)
+
+    def add_up(channels: slice) -> None:
+        grad_bias[channels] = grad[:, channels].sum(axis=(0, 2, 3))
+
+    backend.map(add_up, backend.channel_blocks(grad))
+    return grad_bias
 
 
 def both_gradients(

@@ -18,7 +18,15 @@ from minifcn.autograd.tensor import Tensor
 from minifcn.backend import Array
 from minifcn.errors import ShapeError
 from minifcn.ops import phases, sparse_route
-from minifcn.ops.conv import both_gradients, check_bias, check_weight, convolve, input_gradient, weight_gradient
+from minifcn.ops.conv import (
+    bias_gradient,
+    both_gradients,
+    check_bias,
+    check_weight,
+    convolve,
+    input_gradient,
+    weight_gradient,
+)
 from minifcn.ops.geometry import ConvGeometry, Size, is_intact
 from minifcn.ops.patches import check_images
 from minifcn.ops.routes import is_forced
@@ -66,7 +74,7 @@ class ConvTranspose2d(Function):
         grad_y, grad_w = both_gradients(
             ctx, weight, to_input, lambda: weight_gradient(ctx.backend, grad, y, ctx.geometry, ctx.groups)
         )
-        grad_b = grad.sum(axis=(0, 2, 3)) if needs[2] else None  # (N, O, Ho, Wo) -> (O,)
+        grad_b = bias_gradient(ctx.backend, grad) if needs[2] else None
         return grad_y, grad_w, grad_b
 
 

@@ -149,7 +149,7 @@ def test_another_array_in_the_tensor_counts_at_once(rows):
 def test_nothing_is_kept_over_the_limit(rows, monkeypatch):
     """Memory that grows by four times the weights of a large network."""
     x, weight = layer()
-    size = 6 * (4 * 3 * 3) * 4  # bytes of (m + 2) · O·kw·C numbers
+    size = 8 * (4 * 3 * 3) * 4  # bytes of (m + 2) · O·kw·C numbers
     for most, count in [(size, 1), (size - 1, 2)]:
         monkeypatch.setattr(kept_filters, "MOST_BYTES", most)
         rows.count = 0
