@@ -6,7 +6,7 @@
     "winograd-6x6"     a fifth of the multiplications (winograd.py), likewise; rounds to about 2e-5
     "winograd-4x4"     a quarter of them, and rounds to about 5e-6
     "winograd-2x2"     four ninths of them, and rounds to about 1e-6; never the fastest
-    "winograd-filters" as 6x6, filter block by filter block (winograd_filters.py): many channels, not too many pixels
+    "winograd-filters", "winograd-filters-4x4"  the same by blocks of filters (winograd_filters.py): for many channels
     "sparse"           multiplication by the explicit sparse matrix (geometry.py): the definition, and the slowest
 
 `conv_route` forces one, to compare or to learn; without it `choose` takes the fastest, by a table of measurements. It
@@ -31,6 +31,7 @@ ROUTES = (
     "winograd-4x4",
     "winograd-2x2",
     "winograd-filters",
+    "winograd-filters-4x4",
     "sparse",
 )
 # Winograd's ways: the module, and the tile.
@@ -39,6 +40,7 @@ WINOGRAD = {
     "winograd-6x6": (winograd, winograd.TILE_6),
     "winograd-4x4": (winograd, winograd.TILE_4),
     "winograd-filters": (winograd_filters, winograd.TILE_6),
+    "winograd-filters-4x4": (winograd_filters, winograd.TILE_4),
     "winograd-2x2": (winograd, winograd.TILE_2),
 }
 
@@ -51,7 +53,7 @@ _FROM_PIXELS: tuple[tuple[int, tuple[tuple[int, str], ...]], ...] = (  # channel
     (32, ((2304, "winograd-6x6"),)),
     (1, ((1024, "im2col-rows"),)),
 )
-_FASTER = (("winograd-rows", winograd_rows), ("winograd-filters", winograd_filters))
+_FASTER = ("winograd-rows", "winograd-filters", "winograd-filters-4x4")
 _FASTER_FROM_CHANNELS, _FASTER_FROM_PIXELS = 16, 256
 
 _forced: ContextVar[str | None] = ContextVar("forced", default=None)  # each thread has its own
@@ -103,6 +105,8 @@ def choose(
         ways = next(ways for fewest, ways in _FROM_PIXELS if fewer >= fewest)
         route = next((route for least, route in reversed(ways) if pixels >= least), "im2col")
         if fewer >= _FASTER_FROM_CHANNELS and pixels >= _FASTER_FROM_PIXELS:
-            sizes = (geometry, batch, channels, out_channels, to_weights)
-            route = next((route for route, way in _FASTER if possible[route] and way.is_fast(*sizes)), route)
+            for faster in _FASTER:
+                way, tile = WINOGRAD[faster]
+                if possible[faster] and way.is_fast(geometry, batch, channels, out_channels, to_weights, tile):
+                    return faster
     return route if possible.get(route, True) else "im2col"

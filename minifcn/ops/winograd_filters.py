@@ -26,6 +26,7 @@ from minifcn.ops import winograd
 from minifcn.ops.elementwise import rectify
 from minifcn.ops.geometry import ConvGeometry
 from minifcn.ops.winograd import (
+    TILE_4,
     TILE_6,
     Band,
     Tile,
@@ -39,6 +40,7 @@ from minifcn.ops.winograd import (
 
 VALUE_BYTES = 2 * 2**20  # of V in one part of the channels that are transformed together
 LARGE_FILTERS = 2**20  # numbers of U
+FEW_TILES = 32  # of 6×6 outputs
 
 
 def smallest_bytes(geometry: ConvGeometry, batch: int, channels: int, out_channels: int, dtype: Any) -> int:
@@ -52,16 +54,15 @@ def count_tiles(geometry: ConvGeometry, batch: int) -> int:
     return batch * rows * columns
 
 
-def is_fast(geometry: ConvGeometry, batch: int, channels: int, out_channels: int, to_weights: bool) -> bool:
-    """Whether U, or dU, is large beside the cache, and V and M are not far larger; for the forward map, which does not
-    save adding up dU, also whether there are so many pixels that 6×6 tiles are better than 4×4.
+def is_fast(geometry: ConvGeometry, batch: int, channels: int, out_channels: int, to_weights: bool, tile: Tile) -> bool:
+    """Whether U, or dU, is large beside the cache, V and M are not far larger, and this tile is the better one: of few
+    pixels, transforming filters is much of the work, and those of 4×4 tiles have fewer numbers.
     """
-    filters = channels * out_channels
-    pixels = count_tiles(geometry, batch) * (channels + out_channels)
-    if to_weights:
-        return TILE_6.places * filters >= LARGE_FILTERS and pixels <= 25 * filters
-    enough = batch * geometry.positions >= 576
-    return enough and TILE_6.places * filters >= 2 * LARGE_FILTERS and pixels <= 5 * filters
+    tiles, filters = count_tiles(geometry, batch), channels * out_channels
+    if tile is not (TILE_4 if tiles <= FEW_TILES else TILE_6):
+        return False
+    least, most = (LARGE_FILTERS, 25) if to_weights else (2 * LARGE_FILTERS, 5)
+    return TILE_6.places * filters >= least and tiles * (channels + out_channels) <= most * filters
 
 
 def convolve(

@@ -41,7 +41,7 @@ def smallest_bytes(geometry: ConvGeometry, batch: int, channels: int, out_channe
     return TILE_6.inputs * numbers * np.dtype(dtype).itemsize
 
 
-def is_fast(geometry: ConvGeometry, batch: int, channels: int, out_channels: int, to_weights: bool) -> bool:
+def is_fast(geometry: ConvGeometry, batch: int, channels: int, out_channels: int, to_weights: bool, tile: Tile) -> bool:
     """Whether a row of output is so short that its products are small ones (or twice or so as large), and, for the
     gradient to the weights, so long that adding up a dU for each row of tiles costs little beside computing it.
     """

@@ -107,6 +107,7 @@ def test_what_float32_loses_is_what_the_documentation_says():
     assert 5e-6 < lost["winograd-filters"] < 2e-5
     assert 2e-6 < lost["winograd-rows"] < 5e-6
     assert 1e-6 < lost["winograd-4x4"] < 4e-6
+    assert 1e-6 < lost["winograd-filters-4x4"] < 4e-6
     assert 1e-7 < lost["winograd-2x2"] < 1e-6
 
 
@@ -192,7 +193,8 @@ def chosen(
         ({"channels": 256}, "winograd-6x6"),
         ({"size": (45, 46), "channels": 256, "batch": 1}, "winograd-6x6"),
         ({"size": (45, 45), "channels": 256, "batch": 1}, "winograd-4x4"),
-        ({"channels": 256, "out_channels": 256, "batch": 1, "size": (24, 24)}, "winograd-filters"),
+        ({"channels": 256, "out_channels": 256, "batch": 1, "size": (24, 24)}, "winograd-filters-4x4"),
+        ({"channels": 256, "out_channels": 256, "batch": 1, "size": (32, 32)}, "winograd-filters"),
         ({"channels": 256, "out_channels": 256, "batch": 1, "size": (12, 12)}, "im2col"),
         ({}, "winograd-rows"),
         ({"size": (64, 123)}, "winograd-6x6"),  # with rows of over 1.5 million multiplications
