@@ -5,7 +5,7 @@
     "winograd-rows"    half of the multiplications (winograd_rows.py); 3×3, stride 1, float32; rounds to about 3e-6
     "winograd-4x4"     a quarter of the multiplications (winograd.py), likewise; rounds to about 1e-5
     "winograd-filters" the same, for many channels and few pixels: filter block by filter block (winograd_filters.py)
-    "winograd-2x2"     four ninths of the multiplications, and rounds to about 1e-6; never the fastest
+    "winograd-2x2"     four ninths of the multiplications, and rounds to about 1e-6; by name only
     "sparse"           multiplication by the explicit sparse matrix (geometry.py): the definition, and the slowest
 
 `conv_route` forces one, to compare or to learn; without it `choose` takes the fastest, by a table of measurements. It
