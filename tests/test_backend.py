@@ -1,6 +1,7 @@
 """The seam between mathematics and machine: devices, and what is said when one is not there."""
 
 import sys
+import threading
 import types
 
 import numpy as np
@@ -25,6 +26,21 @@ def test_the_cpu_is_numpy_and_scipy():
     assert cpu.to_numpy(array) is array
     assert cpu.asarray(array, np.float32).dtype == np.float32
     assert cpu.synchronize() is None
+
+
+def test_scratch_memory_is_given_out_again_from_a_cache_lines_beginning(monkeypatch):
+    """Too few bytes once its beginning is cut off, or an array of the memory that a larger one has replaced."""
+    monkeypatch.setattr(backend, "_scratch", threading.local())
+    cpu, begins = get_backend("cpu"), []
+    for count in (1, 1001, 40_000, 3, 1001):
+        array = cpu.scratch("test", (count, 3), np.float32)
+        assert (array.shape, array.dtype) == ((count, 3), np.float32)
+        assert array.ctypes.data % 64 == 0
+        array[...] = count
+        begins.append(array.ctypes.data)
+        assert cpu.scratch("test", (count, 3), np.float32) is array
+    assert begins[2] == begins[3] == begins[4] != begins[1]  # the memory has grown, for the second 1001, too
+    assert cpu.scratch("another", (1,), np.float64).ctypes.data not in begins
 
 
 @pytest.mark.parametrize("rows", [1, 5])

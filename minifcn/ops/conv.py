@@ -9,8 +9,8 @@ and the last:
 
 Each can be computed in several ways that give the same numbers up to rounding: by im2col and a matrix product
 (im2col_route.py, the one to read first; rows_route.py), with Winograd's fewer multiplications (winograd.py,
-winograd_rows.py), or as multiplication by an explicit sparse matrix (sparse_route.py). routes.py says which way is
-taken when. A stride that divides the kernel is turned into channels first (phases.py).
+winograd_rows.py, winograd_filters.py), or as multiplication by an explicit sparse matrix (sparse_route.py). routes.py
+says which way is taken when. A stride that divides the kernel is turned into channels first (phases.py).
 """
 
 from collections.abc import Callable

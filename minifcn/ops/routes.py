@@ -5,7 +5,7 @@
     "winograd-rows"    four ninths of the multiplications (winograd_rows.py); 3×3, stride 1, float32; rounds to 5e-6
     "winograd-6x6"     a fifth of the multiplications (winograd.py), likewise; rounds to about 2e-5
     "winograd-4x4"     a quarter of them, and rounds to about 5e-6
-    "winograd-2x2"     four ninths of them, and rounds to about 1e-6; never the fastest
+    "winograd-2x2"     four ninths of them, and rounds to about 1e-6; by name only
     "winograd-filters", "winograd-filters-4x4"  the same by blocks of filters (winograd_filters.py): for many channels
     "sparse"           multiplication by the explicit sparse matrix (geometry.py): the definition, and the slowest
 

@@ -39,6 +39,7 @@ from minifcn.ops.winograd import (
 )
 
 VALUE_BYTES = 2 * 2**20  # of V in one part of the channels that are transformed together
+SMALLEST_BLOCK = 16  # filters
 LARGE_FILTERS = 2**20  # numbers of U
 FEW_TILES = 32  # of 6×6 outputs
 
@@ -97,7 +98,7 @@ def convolve(
             rectify(backend, outputs, out=outputs)
         scatter(outputs, y[:, part], band)
 
-    backend.map(compute, parts(backend, out_channels, _block_size(values)))
+    backend.map(compute, parts(backend, out_channels, _block_size(backend, values)))
     return y
 
 
@@ -120,7 +121,7 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
         transform(backend, adjoint, filters.reshape(tile.inputs, tile.inputs, -1), taps)
         grad_weight[part] = taps.transpose(3, 2, 0, 1)
 
-    backend.map(compute, parts(backend, out_channels, _block_size(values)))
+    backend.map(compute, parts(backend, out_channels, _block_size(backend, values)))
     return grad_weight
 
 
@@ -155,13 +156,15 @@ def _gather_last(backend: Backend, grad: Array, band: Band, tile: Tile) -> Array
     return tiles
 
 
-def _block_size(values: Array) -> int:
-    """How many filters to a block: few, to stay in the cache; more where V, read once for each block, is large."""
-    _, channels, tiles = values.shape
-    size = 16
+def _block_size(backend: Backend, values: Array) -> int:
+    """How many filters to a block: few, to stay in the cache; more where V, read once for each block, is large; and
+    never so many that U or M of a block is over the budget.
+    """
+    places, channels, tiles = values.shape
+    size = SMALLEST_BLOCK
     while size * (channels + tiles) < channels * tiles // 4:  # until U and M have a quarter of V's numbers
         size *= 2
-    return size
+    return max(1, min(size, backend.budget_bytes // (places * max(channels, tiles) * values.itemsize)))
 
 
 def error_bound(x: Array, weight: Array, geometry: ConvGeometry, tile: Tile) -> Array:

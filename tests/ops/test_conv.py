@@ -1,5 +1,6 @@
 """conv2d: against loops, against finite differences, and what it takes and refuses."""
 
+import threading
 import tracemalloc
 
 import numpy as np
@@ -10,10 +11,12 @@ from hypothesis import given
 from strategies import ConvCase, Machine, convolutions, random_cases, seeded
 
 from minifcn import Tensor, no_grad, ops
+from minifcn import backend as backend_module
 from minifcn.autograd import gradcheck
 from minifcn.backend import Backend, get_backend
 from minifcn.errors import DtypeError, ShapeError
 from minifcn.ops import blocks as blocks_module
+from minifcn.ops.conv import weight_gradient
 from minifcn.ops.routes import ROUTES
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -173,6 +176,21 @@ def test_the_columns_are_never_whole():
         seed = np.ones_like(y.data)
         backward, _ = peak_bytes(lambda: y.backward(seed))
     assert backward < x.grad.nbytes + weight.grad.nbytes + columns_bytes / 3
+
+
+@pytest.mark.cpu_only("the memory measured is the host's")
+def test_filter_by_filter_no_transformed_filters_are_whole(monkeypatch):
+    """U, seven times as large as the weights, or a dU for each worker to add up: what this way is there to avoid."""
+    monkeypatch.setattr(backend_module, "_scratch", threading.local())  # none that an earlier test has left
+    x, weight = seeded(1, 256, 8, 8, dtype=np.float32), seeded(256, 256, 3, 3, dtype=np.float32)
+    transformed_bytes = 64 * 256 * 256 * 4
+    with Machine(threads=2).running(), ops.conv_route("winograd-filters"):
+        forward, y = peak_bytes(lambda: ops.conv2d(x, weight, padding=1))
+        assert forward < transformed_bytes / 3
+        geometry = ops.ConvGeometry.of_convolution("test", (8, 8), 3, 1, 1, 1)
+        to_weights = (get_backend("cpu"), x.data, np.ones_like(y.data), geometry, 1)
+        backward, _ = peak_bytes(lambda: weight_gradient(*to_weights))
+    assert backward < weight.data.nbytes + transformed_bytes / 3
 
 
 @pytest.mark.cpu_only("the memory measured is the host's")

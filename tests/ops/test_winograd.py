@@ -11,9 +11,9 @@ from strategies import ConvCase, Machine, random_cases, seeded, small_convolutio
 
 from minifcn import Tensor, backend, ops
 from minifcn.autograd import gradcheck
-from minifcn.backend import get_backend, set_budget
+from minifcn.backend import Backend, get_backend, set_budget
 from minifcn.errors import UsageError
-from minifcn.ops import ConvGeometry, routes, winograd, winograd_rows
+from minifcn.ops import ConvGeometry, routes, winograd, winograd_filters, winograd_rows
 from minifcn.ops.routes import WINOGRAD, conv_route
 
 every_way = pytest.mark.parametrize("route", WINOGRAD)
@@ -136,6 +136,37 @@ def test_an_empty_batch_gives_an_empty_result(route):
     assert_array_equal(weight.grad, np.zeros(weight.shape))
 
 
+@pytest.mark.parametrize("route", routes.ROUTES)
+def test_what_scratch_memory_held_before_is_never_read(monkeypatch, route):
+    """What a larger layer left there, or another batch: pixels beyond the edge, a total that is not begun with zero."""
+    case = ConvCase((2, 3, 7, 9), (5, 3, 3, 3), (5,), {"padding": (2, 0)}, Machine(1500, threads=2), seed=0)
+    with case.machine.running(), conv_route(route):
+        expected = case.backpropagated()
+        scratch = Backend.scratch
+
+        def spoiled(self, *arguments):
+            array = scratch(self, *arguments)
+            array[...] = np.nan
+            return array
+
+        monkeypatch.setattr(Backend, "scratch", spoiled)
+        for array, found in zip(expected, case.backpropagated(), strict=True):
+            assert_array_equal(found, array)
+
+
+@every_way
+def test_arrays_may_lie_in_memory_in_any_order(route):
+    """Channels last, and pixels from the end: strides taken for those of a contiguous array."""
+    shapes = ((7, 9, 3, 2), (3, 3, 3, 5), (7, 9, 5, 2))  # of x, weight and dL/dy, reversed
+    arrays = [seeded(*shape).data.T[..., ::-1] for shape in shapes]
+    (way, tile), cpu, place, results = WINOGRAD[route], get_backend("cpu"), geometry((9, 7)), []
+    for x, weight, grad in (arrays, [array.copy("C") for array in arrays]):
+        y = way.convolve(cpu, x, weight, None, place, tile)
+        results.append((y, way.weight_gradient(cpu, x, grad, place, tile)))
+    for found, expected in zip(*results, strict=True):
+        assert_array_equal(found, expected)
+
+
 @contextmanager
 def budget(size):
     """The budget of this size, and none set afterwards: a GPU's is another than the CPU's."""
@@ -169,6 +200,105 @@ def test_rows_of_tiles_keep_to_the_budget():
         assert [row for part in rows for row in range(62)[part]] == list(range(62))
         assert all(part.start % 4 == 0 for part in rows)
     assert len(winograd_rows._split(cpu, x, place, 64, winograd.TILE_4)) < len(blocks)
+
+
+@pytest.mark.parametrize(
+    ("channels", "out_channels", "size"),
+    [(1, 20, (160, 160)), (20, 1, (72, 76)), (400, 40, (4, 4)), (400, 40, (16, 16))],
+)
+def test_blocks_of_filters_keep_to_the_budget(monkeypatch, channels, out_channels, size):
+    """M of sixteen filters is sixteen times as large as V of a single channel; U of 400 channels and few tiles, too."""
+    largest, scratch = {}, Backend.scratch
+
+    def watched(self, name, *arguments):
+        array = scratch(self, name, *arguments)
+        largest[name] = max(largest.get(name, 0), array.nbytes)
+        return array
+
+    monkeypatch.setattr(Backend, "scratch", watched)
+    x, grad = (seeded(1, count, *size, dtype=np.float32).data for count in (channels, out_channels))
+    weight = seeded(out_channels, channels, 3, 3, dtype=np.float32).data
+    arguments = (geometry(size), winograd.TILE_4)
+    with budget(2**20), conv_route("winograd-filters"):
+        assert chosen(1, size, channels, out_channels) == "winograd-filters"
+        winograd_filters.convolve(get_backend("cpu"), x, weight, None, *arguments)
+        winograd_filters.weight_gradient(get_backend("cpu"), x, grad, *arguments)
+    assert {name: count for name, count in largest.items() if count > 2**20} == {}
+    assert {"values", "filters", "products"} <= largest.keys()
+
+
+def block_size(channels, tiles):
+    return winograd_filters._block_size(get_backend("cpu"), np.empty((36, channels, tiles), np.float32))
+
+
+def test_blocks_of_filters_are_larger_where_all_tiles_are():
+    """U and M of a block have a quarter of V's numbers, or V is read for too few filters each time; 16 at least."""
+    assert block_size(512, 48) == 16  # conv5_1 of VGG16 at 384×512: 16·(512 + 48) is more than 512·48/4 = 6,144
+    assert block_size(512, 192) == 64  # conv4_2: 32·704 = 22,528 is less than 24,576
+    assert block_size(64, 64) == 16
+    assert block_size(256, 2000) == 64
+    with budget(2**20):
+        assert block_size(256, 2000) == 3  # for each of which M has 36·2000·4 = 288,000 bytes
+        assert block_size(1, 10_000) == 1  # whose M alone is over the budget
+
+
+# --------------------------------------------------------------------------------------------- into how many parts
+
+
+def test_products_are_cut_until_they_are_small():
+    """Halves of eight rows, no fewer; what cannot be made small so is not cut at all, which would only cost calls."""
+    assert winograd.count_cuts(8, 125_000) == 1  # a million: OpenBLAS computes it as it stands
+    assert winograd.count_cuts(16, 125_000) == 2
+    assert winograd.count_cuts(16, 125_001) == 1
+    assert winograd.count_cuts(24, 60_000) == 2
+    assert winograd.count_cuts(12, 100_000) == 1  # six rows each
+    assert winograd.count_cuts(97, 20_000) == 1  # a prime
+    assert winograd.count_cuts(512, 12_288) == 8
+    assert winograd.count_cuts(1, 1) == winograd.count_cuts(7, 10**6) == 1
+
+
+def test_cut_products_are_small_and_equal():
+    """Over many sizes: a loop that ends too soon, or with a remainder."""
+    for rows in range(1, 300):
+        for multiplications in (1, 999, 3_500, 10_000, 40_000, 125_000, 10**6, 10**7):
+            cuts = winograd.count_cuts(rows, multiplications)
+            assert rows % cuts == 0
+            if cuts > 1:
+                assert rows // cuts >= 8
+                assert rows // cuts * multiplications <= winograd.SMALL_PRODUCT < 2 * rows // cuts * multiplications
+
+
+def test_a_product_in_parts_is_the_whole_one(monkeypatch):
+    """Rows of one part multiplied with another place's matrix."""
+    left, right = seeded(3, 16, 5).data, seeded(3, 5, 4, seed=1).data
+    sizes, matmul = [], np.matmul
+    monkeypatch.setattr(winograd, "SMALL_PRODUCT", 160)  # 8·5·4
+    monkeypatch.setattr(np, "matmul", lambda a, b, out: sizes.append(a.shape) or matmul(a, b, out=out))
+    found = np.empty((3, 16, 4))
+    winograd.multiply(get_backend("cpu"), left, right, found)
+    assert sizes == [(3, 2, 8, 5)]
+    assert_allclose(found, np.einsum("pak,pkb->pab", left, right), rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("threads", "length", "size", "lengths"),
+    [
+        (2, 10, 10, [10]),  # little to do: one thread does it
+        (2, 10, 9, [5, 5]),
+        (2, 10, 4, [2, 3, 2, 3]),  # three parts would leave one of two threads without work at the end
+        (3, 10, 4, [3, 3, 4]),
+        (3, 10, 3, [1, 2, 2, 1, 2, 2]),
+        (4, 3, 2, [1, 1, 1]),  # no part is empty
+        (1, 5, 0, [1, 1, 1, 1, 1]),  # not even one fits
+        (2, 5, 1, [1, 1, 1, 1, 1]),
+    ],
+)
+def test_parts_follow_one_another_and_each_thread_has_as_many(threads, length, size, lengths):
+    """An output channel left out, or computed twice; a part of more memory than allowed."""
+    with Machine(threads=threads).running():
+        parts = winograd.parts(get_backend("cpu"), length, size)
+    assert [part.stop - part.start for part in parts] == lengths
+    assert [index for part in parts for index in range(length)[part]] == list(range(length))
 
 
 def test_a_budget_of_less_than_a_mebibyte_is_refused():
@@ -215,6 +345,37 @@ def chosen(
         ({"channels": 1024, "out_channels": 1024}, "im2col"),  # whose filters alone take 144 MiB
         ({"batch": 1, "size": (4, 4000), "channels": 512}, "im2col"),  # one row of whose tiles takes 70 MiB
         ({"batch": 1, "size": (4, 3000), "channels": 512}, "winograd-6x6"),
+        # By blocks of filters: U of 2²¹ numbers, 64·C·O, at least, 2²⁰ for the gradient to the weights …
+        ({"batch": 1, "size": (8, 32), "channels": 128, "out_channels": 256}, "winograd-filters-4x4"),
+        ({"batch": 1, "size": (8, 32), "channels": 128, "out_channels": 255}, "winograd-4x4"),
+        (
+            {"batch": 1, "size": (8, 32), "channels": 128, "out_channels": 128, "to_weights": True},
+            "winograd-filters-4x4",
+        ),
+        ({"batch": 1, "size": (8, 32), "channels": 128, "out_channels": 127, "to_weights": True}, "winograd-4x4"),
+        # … in tiles of 4×4 up to 32 of 6×6 …
+        ({"batch": 1, "size": (48, 24), "channels": 256, "out_channels": 256}, "winograd-filters-4x4"),
+        ({"batch": 1, "size": (48, 25), "channels": 256, "out_channels": 256}, "winograd-filters"),
+        # … tiles·(C + O) ≤ 5·C·O, here 640 tiles, and 25·C·O for the gradient to the weights, 1,600 tiles …
+        ({"batch": 1, "size": (6, 3840), "channels": 256, "out_channels": 256}, "winograd-filters"),
+        ({"batch": 1, "size": (6, 3841), "channels": 256, "out_channels": 256}, "winograd-6x6"),
+        ({"batch": 2, "size": (6, 1920), "channels": 256, "out_channels": 256}, "winograd-filters"),
+        ({"batch": 3, "size": (6, 1920), "channels": 256, "out_channels": 256}, "winograd-6x6"),
+        ({"batch": 1, "size": (6, 9600), "channels": 128, "out_channels": 128, "to_weights": True}, "winograd-filters"),
+        ({"batch": 1, "size": (6, 9601), "channels": 128, "out_channels": 128, "to_weights": True}, "winograd-6x6"),
+        # … 16 channels, 256 pixels …
+        (
+            {"batch": 1, "size": (8, 32), "channels": 16, "out_channels": 1024, "to_weights": True},
+            "winograd-filters-4x4",
+        ),
+        ({"batch": 1, "size": (8, 32), "channels": 15, "out_channels": 1100, "to_weights": True}, "im2col"),
+        ({"batch": 1, "size": (8, 31), "channels": 256, "out_channels": 256}, "im2col"),
+        # … and V within the budget: 64·256·1024 numbers are 64 MiB.
+        ({"batch": 2, "size": (6, 3072), "channels": 256, "out_channels": 256, "to_weights": True}, "winograd-filters"),
+        ({"batch": 2, "size": (6, 3073), "channels": 256, "out_channels": 256, "to_weights": True}, "winograd-6x6"),
+        # No U of 256 MiB, nor im2col because of it.
+        ({"batch": 1, "size": (16, 24), "channels": 1024, "out_channels": 1024}, "winograd-filters-4x4"),
+        ({"batch": 1, "size": (76, 76), "channels": 1024, "out_channels": 1024}, "winograd-filters"),
     ],
 )
 def test_the_route_follows_from_geometry_and_dtype(case, route):
@@ -227,6 +388,13 @@ def test_filters_over_the_budget_go_another_way(channels, route):
     """By rows U and dU are 24·C·O numbers, here about 64 MiB, whatever the size of the picture."""
     with conv_route("winograd-rows"):
         assert chosen(channels=channels, out_channels=channels, size=(4, 4)) == route
+
+
+@pytest.mark.parametrize(("size", "route"), [((12, 1536), "winograd-filters"), ((12, 1537), "im2col")])
+def test_tiles_over_the_budget_go_another_way(size, route):
+    """Filter by filter all of V is there at once: 64·512·512 numbers are 64 MiB, whatever the filters."""
+    with conv_route("winograd-filters"):
+        assert chosen(1, size, channels=512, out_channels=1) == route
 
 
 def test_a_forced_route_ends_with_its_block():
