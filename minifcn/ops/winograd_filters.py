@@ -1,7 +1,7 @@
 """Winograd's minimal filtering, filter block by filter block: for layers of many channels and few pixels.
 
-winograd.py holds the transformed filters U = G w Gᵀ of the whole layer, four times as many numbers as w has, and goes
-through the image band by band. In the last layers of a VGG that is the wrong way round: 512·512 filters make 38 MB of
+winograd.py holds the transformed filters U = G w Gᵀ of the whole layer, seven times as many numbers as w has, and goes
+through the image band by band. In the last layers of a VGG that is the wrong way round: 512·512 filters make 67 MB of
 U, which are written to memory and read again, for an image of which all tiles V = Bᵀ d B take 3 MB. So here V is made
 once, for all tiles t, and the loop goes over blocks of filters o, of which U, M and all that follows stay in the cache:
 

@@ -36,7 +36,7 @@ TILE_ROW_BYTES = 2 * 2**20  # of V in one block
 
 
 def smallest_bytes(geometry: ConvGeometry, batch: int, channels: int, out_channels: int, dtype: Any) -> int:
-    """The memory that this way takes at least: U, or V or M of one row of tiles, whichever is larger. For 4 rows."""
+    """The memory that this way takes at least: U, or V or M of one row of tiles, whichever is larger. For six rows."""
     numbers = max(3 * channels * out_channels, max(3 * channels, out_channels) * geometry.output_size[1])
     return TILE_6.inputs * numbers * np.dtype(dtype).itemsize
 
