@@ -20,7 +20,7 @@ import minifcn.ops.geometry
 import minifcn.ops.shape
 from minifcn import Tensor, backend, ops, threads
 from minifcn.backend import Backend, get_backend
-from minifcn.ops import blocks, rows_route, winograd, winograd_filters, winograd_rows
+from minifcn.ops import blocks, large_weights, rows_route, winograd, winograd_filters, winograd_rows
 
 # The same examples each time: a random test must not fail one day in a hundred in somebody else's pull request.
 random_cases = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -44,6 +44,7 @@ class Machine:
         """Small blocks, so that a small test goes through the bands that a large image goes through."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(blocks, "COLUMN_BLOCK_BYTES", self.block_bytes)
+            patch.setattr(large_weights, "COLUMN_BLOCK_BYTES", self.block_bytes)
             patch.setattr(blocks, "SMALLEST_SPLIT_BYTES", 0)
             patch.setattr(rows_route, "ROW_BLOCK_BYTES", self.block_bytes)
             patch.setattr(winograd, "BAND_BYTES", self.block_bytes)

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from minifcn.backend import Array, Backend, with_kernel
+from minifcn.ops.elementwise import rectify
 from minifcn.ops.geometry import ConvGeometry
 
 # Bytes of columns in one block: few enough to stay in the cache while the products read them; but at least as many as
@@ -47,15 +48,26 @@ def has_whole_patches(backend: Backend, geometry: ConvGeometry, batch: int, out_
 
 
 def split_into_blocks(
-    backend: Backend, batch: int, channels: int, geometry: ConvGeometry, whole: bool, itemsize: int, weight_bytes: int
+    backend: Backend,
+    batch: int,
+    channels: int,
+    geometry: ConvGeometry,
+    whole: bool,
+    itemsize: int,
+    weight_bytes: int,
+    *,
+    one_for_each_worker: bool = True,
 ) -> list[Block]:
-    """All output positions of a batch in blocks: several whole images where they are small, else bands of rows."""
+    """All output positions of a batch in blocks: several whole images where they are small, else bands of rows.
+
+    one_for_each_worker: at least, if there are so many positions. Otherwise as few as the budget allows.
+    """
     out_h, out_w = geometry.output_size
     row_bytes = channels * (geometry.taps if whole else geometry.kernel_size[1]) * out_w * itemsize
     total = batch * out_h * row_bytes
     limit = min(max(COLUMN_BLOCK_BYTES, weight_bytes, backend.array_block_bytes), backend.budget_bytes)
-    if total > SMALLEST_SPLIT_BYTES:
-        limit = min(limit, -(-total // backend.workers))  # a block for each worker at least
+    if total > SMALLEST_SPLIT_BYTES and one_for_each_worker:
+        limit = min(limit, -(-total // backend.workers))
     rows = max(1, limit // row_bytes)
     if rows >= out_h:
         images = max(1, rows // out_h)
@@ -78,6 +90,14 @@ def share_out(backend: Backend, blocks: Sequence[Block], *, whole_images: bool =
     count = min(backend.workers, len(units))
     bounds = [len(units) * share // count for share in range(count + 1)] if count else []
     return [list(itertools.chain(*units[start:stop])) for start, stop in itertools.pairwise(bounds)]
+
+
+def parts(backend: Backend, length: int, size: int) -> list[slice]:
+    """range(length) in slices of about equal length: at most `size` each, and as many for one worker as for another."""
+    count = -(-length // max(1, size))
+    if count > 1:
+        count = min(length, -(-count // backend.workers) * backend.workers)
+    return [slice(length * part // count, length * (part + 1) // count) for part in range(count)]
 
 
 @dataclass(frozen=True)
@@ -172,6 +192,27 @@ def scatter_columns(backend: Backend, columns: Array, grad_x: Array, geometry: C
     for place, pixels in enumerate(_places(geometry)):
         padded[..., pixels] += shared[:, place].transpose(2, 0, 1, 3)  # (C, h, n, Wo) -> (n, C, h, Wo)
     grad_x[block.images, :, slab.source[0], slab.source[1]] += padded[:, :, slab.inside[0], slab.inside[1]]
+
+
+@with_kernel
+def write_product(backend: Backend, product: Array, bias: Array | None, y: Array, block: Block, relu: bool) -> None:
+    """A block of the result, (O, P) with P ordered (rows, images, Wo), into y (N, O, Ho, Wo): plus the bias, and
+    max(y, 0) if relu, while it is in the cache.
+    """
+    target = y[block.images, :, block.rows]  # (n, O, rows, Wo)
+    result = product.reshape(y.shape[1], block.row_count, len(target), -1).transpose(2, 0, 1, 3)
+    if bias is None:
+        target[...] = result
+    else:
+        backend.xp.add(result, bias[:, None, None], out=target)
+    if relu:
+        rectify(backend, target, out=target)
+
+
+def positions_last(grad: Array, block: Block, groups: int) -> Array:
+    """A block of (N, O, Ho, Wo) as matrices (groups, O/groups, P), with P ordered (rows, images, Wo)."""
+    part = grad[block.images, :, block.rows].transpose(1, 2, 0, 3)  # (O, rows, n, Wo)
+    return part.reshape(groups, part.shape[0] // groups, -1)
 
 
 def _places(geometry: ConvGeometry) -> Iterator[slice]:

@@ -10,20 +10,20 @@ by block (a few output rows, or a few small images, at a time), so the columns i
 of the layer. A 1×1 kernel needs no columns: the image itself is the matrix.
 """
 
-import math
-
-from minifcn.backend import Array, Backend, with_kernel
+from minifcn.backend import Array, Backend
+from minifcn.ops import large_weights
 from minifcn.ops.blocks import (
     COLUMN_BLOCK_BYTES,
     Block,
     gather_columns,
     has_whole_patches,
     kernel_row,
+    positions_last,
     scatter_columns,
     share_out,
     split_into_blocks,
+    write_product,
 )
-from minifcn.ops.elementwise import rectify
 from minifcn.ops.geometry import ConvGeometry
 
 
@@ -40,7 +40,10 @@ def convolve(
 
     relu: max(y, 0) in its place.
     """
-    out_channels, whole = len(weight), has_whole_patches(backend, geometry, len(x), len(weight))
+    out_channels = len(weight)
+    if large_weights.fit(backend, geometry, len(x), out_channels, weight.nbytes, groups):
+        return large_weights.convolve(backend, x, weight, bias, geometry, relu)
+    whole = has_whole_patches(backend, geometry, len(x), out_channels)
     y = backend.xp.empty((len(x), out_channels, *geometry.output_size), x.dtype)
     matrices = _kernel_matrices(backend, weight, groups, whole)
 
@@ -58,27 +61,14 @@ def convolve(
     return y
 
 
-@with_kernel
-def write_product(backend: Backend, product: Array, bias: Array | None, y: Array, block: Block, relu: bool) -> None:
-    """A block of the result, (O, P) with P ordered (rows, images, Wo), into y (N, O, Ho, Wo): plus the bias, and
-    max(y, 0) if relu, while it is in the cache.
-    """
-    target = y[block.images, :, block.rows]  # (n, O, rows, Wo)
-    result = product.reshape(y.shape[1], block.row_count, len(target), -1).transpose(2, 0, 1, 3)
-    if bias is None:
-        target[...] = result
-    else:
-        backend.xp.add(result, bias[:, None, None], out=target)
-    if relu:
-        rectify(backend, target, out=target)
-
-
 def input_gradient(backend: Backend, grad: Array, weight: Array, geometry: ConvGeometry, groups: int) -> Array:
     """dL/dx from g = dL/dy:  g (N, O, Ho, Wo), weight (O, C/groups, kh, kw) -> (N, C, H, W).
 
     y_op = Σ_k W_ok c_kp with columns c = im2col(x), so dL/dc = Wᵀ g; each column entry is a copy of a pixel, so
     dL/dx adds those up: col2im.
     """
+    if large_weights.fit(backend, geometry, len(grad), len(weight), weight.nbytes, groups):
+        return large_weights.input_gradient(backend, grad, weight, geometry)
     channels = weight.shape[1] * groups
     grad_x = backend.xp.zeros((len(grad), channels, *geometry.input_size), grad.dtype)
     (matrix,) = _kernel_matrices(backend, weight, groups, whole=True)
@@ -86,7 +76,7 @@ def input_gradient(backend: Backend, grad: Array, weight: Array, geometry: ConvG
 
     def compute(blocks: list[Block]) -> None:
         for block in blocks:
-            grad_columns = _product(backend, "product", matrix, _positions_last(grad, block, groups))
+            grad_columns = _product(backend, "product", matrix, positions_last(grad, block, groups))
             scatter_columns(backend, grad_columns, grad_x, geometry, block)
             del grad_columns
 
@@ -102,13 +92,15 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
     worker adds up a sum of its own, which its first block begins: with one block, nothing is added or filled with 0.
     """
     xp, out_channels, in_group = backend.xp, grad.shape[1], x.shape[1] // groups
+    weight_bytes = out_channels * in_group * geometry.taps * x.itemsize
+    if large_weights.fit(backend, geometry, len(x), out_channels, weight_bytes, groups):
+        return large_weights.weight_gradient(backend, x, grad, geometry)
     whole = has_whole_patches(backend, geometry, len(x), out_channels)
     # Of shared columns, the transpose is summed, columns · gᵀ: BLAS is up to twice as fast with the long side first.
     # Of whole patches, g · columnsᵀ is the result as it stands, which for fc6 saves turning round 400 MB.
     kernel_h, kernel_w = (1, geometry.taps) if whole else geometry.kernel_size
     sides = (out_channels // groups, in_group * kernel_w)
     shape = (kernel_h, groups, *(sides if whole else sides[::-1]))
-    weight_bytes = math.prod(shape) * x.itemsize
     blocks = split_into_blocks(backend, len(x), x.shape[1], geometry, whole, x.itemsize, weight_bytes)
     shares = share_out(backend, blocks)
     if not shares:
@@ -121,7 +113,7 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
         share, total = share_and_total
         for block in share:
             columns = gather_columns(backend, x, geometry, block, whole)
-            grads = _positions_last(grad, block, groups)  # (groups, O/groups, P)
+            grads = positions_last(grad, block, groups)  # (groups, O/groups, P)
             for i in range(kernel_h):
                 row = kernel_row(columns, geometry, block, i, groups)  # (groups, C/groups·kw, P)
                 left, right = (grads, row) if whole else (row, grads)
@@ -169,9 +161,3 @@ def _multiply(backend: Backend, left: Array, right: Array, out: Array) -> None:
         backend.xp.matmul(left[0], right[0], out=out[0])
     else:
         backend.xp.matmul(left, right, out=out)
-
-
-def _positions_last(grad: Array, block: Block, groups: int) -> Array:
-    """A block of (N, O, Ho, Wo) as matrices (groups, O/groups, P), with P ordered (rows, images, Wo)."""
-    part = grad[block.images, :, block.rows].transpose(1, 2, 0, 3)  # (O, rows, n, Wo)
-    return part.reshape(groups, part.shape[0] // groups, -1)

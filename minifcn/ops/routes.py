@@ -93,8 +93,9 @@ def choose(
     """The route of one of a convolution's three maps: forward, and the gradients to the input and `to_weights`."""
     is_3x3 = winograd.fits(geometry, groups)
     possible = {
-        route: is_3x3 and way.smallest_bytes(geometry, batch, channels, out_channels, dtype) <= backend.budget_bytes
-        for route, (way, _) in WINOGRAD.items()
+        route: is_3x3
+        and way.smallest_bytes(geometry, batch, channels, out_channels, dtype, tile) <= backend.budget_bytes
+        for route, (way, tile) in WINOGRAD.items()
     }
     possible["im2col-rows"] = rows_route.fits(geometry, groups)
     route = _forced.get()

@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from minifcn.backend import Array, Backend, get_backend
-from minifcn.ops.blocks import clear_frame
+from minifcn.ops.blocks import clear_frame, parts
 from minifcn.ops.elementwise import rectify
 from minifcn.ops.geometry import ConvGeometry
 from minifcn.ops.kept_filters import kept
@@ -103,13 +103,11 @@ def fits(geometry: ConvGeometry, groups: int) -> bool:
     return geometry.kernel_size == (3, 3) and geometry.stride == geometry.dilation == (1, 1) and groups == 1
 
 
-def smallest_bytes(geometry: ConvGeometry, batch: int, channels: int, out_channels: int, dtype: Any) -> int:
-    """The memory that this way takes at least: U, or V or M of one row of tiles, whichever is larger. For 6×6 outputs;
-    smaller tiles take less.
-    """
-    columns = -(-geometry.output_size[1] // TILE_6.outputs)
+def smallest_bytes(geometry: ConvGeometry, batch: int, channels: int, out_channels: int, dtype: Any, tile: Tile) -> int:
+    """The memory that this way takes at least: U, or V or M of one row of tiles, whichever is larger."""
+    columns = -(-geometry.output_size[1] // tile.outputs)
     numbers = max(channels * out_channels, max(channels, out_channels) * columns)
-    return TILE_6.places * numbers * np.dtype(dtype).itemsize
+    return tile.places * numbers * np.dtype(dtype).itemsize
 
 
 def convolve(
@@ -337,14 +335,6 @@ def scatter(outputs: Array, y: Array, band: Band) -> None:
             pixels[..., j::m] = tiles[:, :, :whole].transpose(1, 2, 0, 3)
             for i in range(target.shape[1] - whole * m):  # the last row of tiles, if it is cut off
                 target[:, whole * m + i, j::m] = tiles[i, :, whole]
-
-
-def parts(backend: Backend, length: int, size: int) -> list[slice]:
-    """range(length) in slices of about equal length: at most `size` each, and as many for one worker as for another."""
-    count = -(-length // max(1, size))
-    if count > 1:
-        count = min(length, -(-count // backend.workers) * backend.workers)
-    return [slice(length * part // count, length * (part + 1) // count) for part in range(count)]
 
 
 # ------------------------------------------------------------------------------------------------------- rounding

@@ -44,14 +44,14 @@ LARGE_FILTERS = 2**20  # numbers of U
 FEW_TILES = 32  # of 6×6 outputs
 
 
-def smallest_bytes(geometry: ConvGeometry, batch: int, channels: int, out_channels: int, dtype: Any) -> int:
-    """The memory that this way takes at least: V of all tiles. For 6×6 outputs."""
-    return TILE_6.places * channels * count_tiles(geometry, batch) * np.dtype(dtype).itemsize
+def smallest_bytes(geometry: ConvGeometry, batch: int, channels: int, out_channels: int, dtype: Any, tile: Tile) -> int:
+    """The memory that this way takes at least: V of all tiles."""
+    return tile.places * channels * count_tiles(geometry, batch, tile) * np.dtype(dtype).itemsize
 
 
-def count_tiles(geometry: ConvGeometry, batch: int) -> int:
-    """How many tiles of 6×6 outputs there are."""
-    rows, columns = (-(-size // TILE_6.outputs) for size in geometry.output_size)
+def count_tiles(geometry: ConvGeometry, batch: int, tile: Tile) -> int:
+    """How many tiles there are in all images."""
+    rows, columns = (-(-size // tile.outputs) for size in geometry.output_size)
     return batch * rows * columns
 
 
@@ -59,7 +59,7 @@ def is_fast(geometry: ConvGeometry, batch: int, channels: int, out_channels: int
     """Whether U, or dU, is large beside the cache, V and M are not far larger, and this tile is the better one: of few
     pixels, transforming filters is much of the work, and those of 4×4 tiles have fewer numbers.
     """
-    tiles, filters = count_tiles(geometry, batch), channels * out_channels
+    tiles, filters = count_tiles(geometry, batch, TILE_6), channels * out_channels
     if tile is not (TILE_4 if tiles <= FEW_TILES else TILE_6):
         return False
     least, most = (LARGE_FILTERS, 25) if to_weights else (2 * LARGE_FILTERS, 5)

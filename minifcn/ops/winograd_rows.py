@@ -30,15 +30,15 @@ from minifcn.ops.elementwise import rectify
 from minifcn.ops.geometry import ConvGeometry
 from minifcn.ops.kept_filters import kept
 from minifcn.ops.rows_route import columns_of, gather_rows
-from minifcn.ops.winograd import FILTER_BYTES, SMALL_PRODUCT, TILE_6, Tile, bound_of_rounding, count_cuts, parts
+from minifcn.ops.winograd import FILTER_BYTES, SMALL_PRODUCT, Tile, bound_of_rounding, count_cuts, parts
 
 TILE_ROW_BYTES = 2 * 2**20  # of V in one block
 
 
-def smallest_bytes(geometry: ConvGeometry, batch: int, channels: int, out_channels: int, dtype: Any) -> int:
-    """The memory that this way takes at least: U, or V or M of one row of tiles, whichever is larger. For six rows."""
+def smallest_bytes(geometry: ConvGeometry, batch: int, channels: int, out_channels: int, dtype: Any, tile: Tile) -> int:
+    """The memory that this way takes at least: U, or V or M of one row of tiles, whichever is larger."""
     numbers = max(3 * channels * out_channels, max(3 * channels, out_channels) * geometry.output_size[1])
-    return TILE_6.inputs * numbers * np.dtype(dtype).itemsize
+    return tile.inputs * numbers * np.dtype(dtype).itemsize
 
 
 def is_fast(geometry: ConvGeometry, batch: int, channels: int, out_channels: int, to_weights: bool, tile: Tile) -> bool:

@@ -22,7 +22,7 @@ from minifcn.prediction import label_pixels
 from minifcn.training import SGD, evaluate
 from minifcn.weights import Preprocessing, save_weights
 
-KEEPING = ("winograd-rows", "winograd-4x4", "winograd-2x2")
+KEEPING = ("winograd-rows", "winograd-6x6", "winograd-4x4", "winograd-2x2")
 every_way = pytest.mark.parametrize("route", KEEPING)
 PLAIN = Preprocessing("RGB", 1 / 255, (0.5, 0.5, 0.5), (1.0, 1.0, 1.0))
 
