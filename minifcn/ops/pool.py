@@ -61,10 +61,12 @@ def max_pool_gradient(
     grad_x = backend.xp.empty(x.shape, grad.dtype)
     all_planes = [_planes(array) for array in (x, grad_x, largest, grad)]
     overlap = any(step < window for step, window in zip(geometry.stride, geometry.window_size, strict=True))
+    sees_all = _sees_all(geometry)
 
     def route(part: slice) -> None:
         own, target, y, g = (planes[:, part] for planes in all_planes)
-        target[...] = 0
+        if not sees_all:
+            target[...] = 0
         written = set()  # places of the window; without overlap, each pixel has one
         for place, outputs, inputs, wins in _wins(backend, own, y, geometry):
             if overlap or place in written:
@@ -75,6 +77,13 @@ def max_pool_gradient(
 
     backend.map(route, backend.channel_blocks(all_planes[0]))
     return grad_x
+
+
+def _sees_all(geometry: ConvGeometry) -> bool:
+    """Whether windows lie side by side, and every pixel in one of them."""
+    sizes = zip(geometry.input_size, geometry.output_size, geometry.stride, strict=True)
+    side_by_side = geometry.stride == geometry.kernel_size and geometry.dilation == (1, 1)
+    return side_by_side and geometry.padding == (0, 0) and all(size <= count * step for size, count, step in sizes)
 
 
 def _planes(images: Array) -> Array:
@@ -90,9 +99,12 @@ def _largest(backend: Backend, x: Array, geometry: ConvGeometry, *, axis: int, o
     xp = backend.xp
     shape = (*x.shape[:axis], geometry.output_size[axis - 2], *x.shape[axis + 1 :])
     result = xp.empty(shape, x.dtype) if out is None else out
-    result[...] = -xp.inf
-    for outputs, inputs in _places(geometry, axis - 2):
-        before = (slice(None),) * axis
+    before = (slice(None),) * axis
+    (outputs, inputs), *others = _places(geometry, axis - 2)
+    if outputs != slice(0, shape[axis]):
+        result[...] = -xp.inf
+    result[(*before, outputs)] = x[(*before, inputs)]
+    for outputs, inputs in others:
         xp.maximum(result[(*before, outputs)], x[(*before, inputs)], out=result[(*before, outputs)])
     return result
 

@@ -190,3 +190,26 @@ def test_whole_numbers_are_refused():
     """−inf does not exist among them."""
     with pytest.raises(DtypeError, match="needs float32 or float64, not int64"):
         ops.max_pool2d(Tensor(np.ones((1, 1, 4, 4), np.int64)), 2)
+
+
+@pytest.mark.cpu_only("NumPy's memory is filled")
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        (7, {"stride": 2}),
+        (6, {"stride": 3}),
+        (6, {"stride": 2, "dilation": 2, "ceil_mode": True}),
+        (6, {"stride": 2, "padding": 1}),
+        (6, {"stride": (2, 3)}),
+    ],
+    ids=str,
+)
+def test_a_pixel_in_no_window_has_no_gradient(size, options, monkeypatch):
+    """Where windows leave pixels out, between them or at the edge, nobody writes there: it must be 0, not what was
+    in memory.
+    """
+    x = Tensor(np.arange(float(size * size)).reshape(1, 1, size, size), requires_grad=True)
+    y = ops.max_pool2d(x, 2, **options)
+    monkeypatch.setattr(np, "empty", lambda shape, dtype=float: np.full(shape, np.nan, dtype))
+    y.backward(np.ones(y.shape))
+    assert x.grad.sum() == y.data.size
