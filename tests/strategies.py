@@ -52,6 +52,7 @@ class Machine:
             patch.setattr(winograd, "FILTER_BYTES", self.block_bytes)
             patch.setattr(winograd, "SMALL_PRODUCT", self.block_bytes)
             patch.setattr(winograd_filters, "VALUE_BYTES", self.block_bytes)
+            patch.setattr(winograd_filters, "SLAB_NUMBERS", self.block_bytes)
             patch.setattr(winograd_filters, "SMALLEST_BLOCK", min(16, 1 + self.block_bytes // 1500))
             patch.setattr(Backend, "array_block_bytes", self.block_bytes)
             patch.setattr(backend._GpuBackend, "array_block_bytes", self.block_bytes)

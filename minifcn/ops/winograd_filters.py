@@ -40,6 +40,7 @@ from minifcn.ops.winograd import (
 
 VALUE_BYTES = 2 * 2**20  # of V in one part of the channels that are transformed together
 SMALLEST_BLOCK = 16  # filters
+SLAB_NUMBERS = 2**16  # of dL/dy that are brought into another order at a time, in a core's own cache
 LARGE_FILTERS = 2**20  # numbers of U
 FEW_TILES = 32  # of 6×6 outputs
 
@@ -144,15 +145,27 @@ def _evaluate(backend: Backend, x: Array, geometry: ConvGeometry, tile: Tile) ->
 
 
 def _gather_last(backend: Backend, grad: Array, band: Band, tile: Tile) -> Array:
-    """The tiles of dL/dy with their channels last: (N, o, Ho, Wo) -> (m, m, rows, columns, o). Beyond the edge: 0."""
-    m, (_, channels, height, width) = tile.outputs, grad.shape
+    """The tiles of dL/dy with their channels last: (N, o, Ho, Wo) -> (m, m, rows, columns, o). Beyond the edge: 0.
+
+    By way of some rows at a time, one pixel wider than the tiles. Where an image's size is a multiple of a power of two,
+    a pixel's channels, which are read one after the other, would have to share a few places of the cache.
+    """
+    m, (_, channels, _, width) = tile.outputs, grad.shape
     tiles = backend.scratch("tiles", (m, m, band.rows, band.columns, channels), grad.dtype)
-    pixels = backend.scratch("slab", (band.rows_per_image * m, band.columns * m, channels), grad.dtype)
-    pixels[height:] = 0
-    pixels[:, width:] = 0
+    columns = band.columns * m + 1
+    count = max(1, min(band.rows_per_image, SLAB_NUMBERS // (channels * m * columns)))  # rows of tiles
+    slab = backend.scratch("slab", (channels, count * m, columns), grad.dtype)
+    slab[..., width:] = 0
+    channel, row, column = slab.strides
+    shape, strides = (m, m, count, band.columns, channels), (row, column, m * row, m * column, channel)
+    pixels = backend.strided_view(slab, shape, strides)
     for image, _, place in band.parts():
-        pixels[:height, :width] = grad[image].transpose(1, 2, 0)
-        tiles[:, :, place] = pixels.reshape(-1, m, band.columns, m, channels).transpose(1, 3, 0, 2, 4)
+        for first in range(0, band.rows_per_image, count):
+            last = min(first + count, band.rows_per_image)
+            inside = grad[image, :, first * m : last * m]
+            slab[:, : inside.shape[1], :width] = inside
+            slab[:, inside.shape[1] :] = 0
+            tiles[:, :, place.start + first : place.start + last] = pixels[:, :, : last - first]
     return tiles
 
 
