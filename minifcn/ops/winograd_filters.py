@@ -147,8 +147,8 @@ def _evaluate(backend: Backend, x: Array, geometry: ConvGeometry, tile: Tile) ->
 def _gather_last(backend: Backend, grad: Array, band: Band, tile: Tile) -> Array:
     """The tiles of dL/dy with their channels last: (N, o, Ho, Wo) -> (m, m, rows, columns, o). Beyond the edge: 0.
 
-    By way of some rows at a time, one pixel wider than the tiles. Where an image's size is a multiple of a power of two,
-    a pixel's channels, which are read one after the other, would have to share a few places of the cache.
+    By way of some rows at a time, one pixel wider than the tiles. Where the image's size is a multiple of a power of
+    two, a pixel's channels, which are read one after the other, would have to share a few places of the cache.
     """
     m, (_, channels, _, width) = tile.outputs, grad.shape
     tiles = backend.scratch("tiles", (m, m, band.rows, band.columns, channels), grad.dtype)
@@ -158,8 +158,8 @@ def _gather_last(backend: Backend, grad: Array, band: Band, tile: Tile) -> Array
     slab[..., width:] = 0
     channel, row, column = slab.strides
     shape, strides = (m, m, count, band.columns, channels), (row, column, m * row, m * column, channel)
-    pixels = backend.strided_view(slab, shape, strides)
     for image, _, place in band.parts():
+        pixels = backend.strided_view(slab, shape, strides)
         for first in range(0, band.rows_per_image, count):
             last = min(first + count, band.rows_per_image)
             inside = grad[image, :, first * m : last * m]
