@@ -68,7 +68,10 @@ def split_into_blocks(
     limit = min(max(COLUMN_BLOCK_BYTES, weight_bytes, backend.array_block_bytes), backend.budget_bytes)
     if total > SMALLEST_SPLIT_BYTES and one_for_each_worker:
         limit = min(limit, -(-total // backend.workers))
-    rows = max(1, limit // row_bytes)
+    # The rows of the image, too, which the gradient to it adds up in: many, where a small kernel has a large stride.
+    image_width = (out_w - 1) * geometry.stride[1] + geometry.window_size[1]
+    image_row_bytes = channels * geometry.stride[0] * image_width * itemsize
+    rows = max(1, min(limit // row_bytes, backend.budget_bytes // image_row_bytes))
     if rows >= out_h:
         images = max(1, rows // out_h)
         return [Block(slice(n, min(n + images, batch)), slice(0, out_h)) for n in range(0, batch, images)]

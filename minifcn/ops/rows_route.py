@@ -115,8 +115,9 @@ def _split(backend: Backend, x: Array, geometry: ConvGeometry, products: int = 0
     `products`, numbers for each row, as the budget allows.
     """
     height, width = geometry.output_size
-    columns = geometry.kernel_size[1] * x.shape[1] * width
-    most = min(ROW_BLOCK_BYTES // columns, backend.budget_bytes // max(columns, products)) // x.itemsize
+    columns = geometry.kernel_size[1] * x.shape[1] * width * x.itemsize
+    rows = backend.budget_bytes // columns - (geometry.kernel_size[0] - 1)  # a block's columns begin and end outside it
+    most = min(ROW_BLOCK_BYTES // columns, rows, backend.budget_bytes // max(1, products * x.itemsize))
     count = -(-height // max(1, most))
     bounds = [height * block // count for block in range(count + 1)]
     return [Block(slice(n, n + 1), slice(a, b)) for n in range(len(x)) for a, b in itertools.pairwise(bounds)]

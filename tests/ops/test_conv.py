@@ -220,6 +220,33 @@ def test_columns_hold_no_row_that_no_window_sees(monkeypatch):
     assert sizes == {"columns": 2 * 3 * 4 * 4}
 
 
+@pytest.mark.cpu_only("scratch memory is the CPU's")
+@pytest.mark.parametrize(
+    ("route", "options", "kernel", "size"),
+    [
+        ("im2col", {"stride": 4}, 1, (400, 400)),  # a column for each sixteenth pixel, and the pixels between
+        ("im2col-rows", {"padding": 3}, 7, (300, 24)),  # blocks of few rows, and six more that they see
+    ],
+)
+def test_what_a_block_sees_counts_too(route, options, kernel, size, monkeypatch):
+    """Temporary arrays many times the budget, since only the block's own columns were counted."""
+    largest, scratch = {}, Backend.scratch
+
+    def watched(self, name, shape, dtype):
+        array = scratch(self, name, shape, dtype)
+        largest[name] = max(largest.get(name, 0), array.nbytes)
+        return array
+
+    monkeypatch.setattr(Backend, "scratch", watched)
+    monkeypatch.setattr(backend_module, "_budget_bytes", 2**18)
+    x, weight = seeded(1, 8, *size, dtype=np.float32), seeded(8, 8, kernel, kernel, dtype=np.float32)
+    with Machine(threads=1).running(), ops.conv_route(route):
+        y = ops.conv2d(x, weight, **options)
+        y.backward(np.ones_like(y.data))
+    assert largest
+    assert max(largest.values()) <= 2**18, largest
+
+
 def test_an_empty_batch_gives_an_empty_result():
     """The last batch of a filtered data set may hold nothing; sums over nothing are zero."""
     x, weight, bias = seeded(0, 2, 5, 5), seeded(3, 2, 3, 3), seeded(3)
