@@ -76,7 +76,7 @@ def tile_of(outputs: int, points: Sequence[float]) -> Tile:
     Filtering is the adjoint of such a product for fixed w: the matrix that evaluated the other factor, transposed, is
     now the last step, Aᵀ; and the one that interpolated is the first, Bᵀ, whose rows are Lagrange's polynomials. Their
     denominators go into G, which is applied to the few weights only.
-    Source: Winograd 1980; Lavin and Gray 2016, section 4.1.
+    Source: Winograd 1980; Lavin and Gray 2016.
     """
     inputs = outputs + 2
     evaluate_input, evaluate_filter = np.zeros((inputs, inputs)), np.zeros((inputs, 3))
@@ -91,8 +91,8 @@ def tile_of(outputs: int, points: Sequence[float]) -> Tile:
     return Tile(outputs, evaluate_input, evaluate_filter, interpolate)
 
 
-# Points near 1 in size, whose powers stay small, and reciprocals of each other, lose the fewest digits (Barabasz et al.
-# 2020, section 6).
+# Points near 1 in size, whose powers stay small, and their reciprocals lose the fewest digits (Barabasz, Anderson,
+# Soodhalter and Gregg 2020).
 TILE_2 = tile_of(2, (0, 1, -1))
 TILE_4 = tile_of(4, (0, 1, -1, 0.5, -2))
 TILE_6 = tile_of(6, (0, 1, -1, 2, -2, 0.5, -0.5))
