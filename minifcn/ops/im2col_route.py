@@ -7,7 +7,8 @@
 with W the weight as a matrix (out, in·kh·kw), Y of shape (out, L), and D = dL/dY. Where the rows of the kernel share
 columns (see blocks.py), a product is cut by kernel row: Y = Σ_i W_i · Z_i, and so dW_i = D · Z_iᵀ. Each map runs block
 by block (a few output rows, or a few small images, at a time), so the columns in memory are bounded whatever the size
-of the layer. A 1×1 kernel needs no columns: the image itself is the matrix.
+of the layer. A 1×1 kernel needs no columns: the image itself is the matrix. Where the weights are larger than that,
+threads share them out, not the blocks (large_weights.py).
 """
 
 from minifcn.backend import Array, Backend
