@@ -94,9 +94,8 @@ class Backend:
         if array is None:
             count = math.prod(shape) * np.dtype(dtype).itemsize
             if memory is None or memory.nbytes < count or len(arrays) > 100:
-                memory, arrays = np.empty(count + 63, np.uint8), {}  # arrays: given out before, ready for the next time
-                memory = memory[-memory.ctypes.data % 64 :]  # from a cache line's beginning: no number in two of them
-                buffers[name] = memory, arrays
+                memory = np.empty(count + 63, np.uint8)  # from a cache line on, and what was given out of it
+                buffers[name] = memory, arrays = memory[-memory.ctypes.data % 64 :], {}
             array = arrays[shape, dtype] = memory[:count].view(dtype).reshape(shape)
         return array
 

@@ -26,8 +26,7 @@ from minifcn.ops.geometry import ConvGeometry, Size
 from minifcn.ops.patches import check_images
 from minifcn.ops.routes import WINOGRAD, choose, is_forced
 
-# Of weights, for both gradients at once. A product with more of them, if it is a single block, has all of BLAS's
-# threads, which within a map it would not have.
+# Of weights, for both gradients at once. Of more, either gradient keeps all threads busy by itself (large_weights.py).
 AT_ONCE_BYTES = 16 * 2**20
 
 
