@@ -18,21 +18,27 @@ from devices import assert_allclose, assert_array_equal, on_device, to_host
 from fake_cupy import cuda_on_cpu
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import PoolCase, convolutions, poolings, random_cases
+from strategies import PoolCase, convolutions, poolings, random_cases, small_convolutions
 
 from minifcn import Tensor, ops
 from minifcn.backend import get_backend
-from minifcn.kernels import KERNELS, DeviceKernels, cuda_source, letters
+from minifcn.kernels import KERNELS, DeviceKernels, cuda_source, letters, needs_matrix
 from minifcn.kernels.source import C_TYPES
-from minifcn.ops import blocks, elementwise, im2col_route, loss, pool
+from minifcn.ops import blocks, elementwise, im2col_route, loss, pool, winograd
 from minifcn.ops.blocks import Block
 from minifcn.ops.pool import pooling_geometry
 from minifcn.training import optim
 
+TILES = (winograd.TILE_2, winograd.TILE_4, winograd.TILE_6)
 FUNCTIONS = {
     "gather_columns": blocks.gather_columns,
     "scatter_columns": blocks.scatter_columns,
     "write_product": im2col_route.write_product,
+    "evaluate_tiles": winograd.evaluate_tiles,
+    "spread_tiles": winograd.spread_tiles,
+    "write_tiles": winograd.write_tiles,
+    "transform_filters": winograd.transform_filters,
+    "filter_gradient": winograd.filter_gradient,
     "max_pool": pool.max_pool,
     "max_pool_gradient": pool.max_pool_gradient,
     "pass_positive": elementwise.pass_positive,
@@ -93,7 +99,7 @@ def random(*shape, seed=0, dtype=np.float64):
 
 
 def geometry_of(case):
-    arguments = [case.arguments[key] for key in ("stride", "padding", "dilation")]
+    arguments = [case.arguments.get(key, 1) for key in ("stride", "padding", "dilation")]
     return ops.ConvGeometry.of_convolution("test", case.x_shape[2:], case.weight_shape[2:], *arguments)
 
 
@@ -132,6 +138,51 @@ def test_products_are_written_with_bias_and_relu(case, relu):
         product = random(1, y.shape[1], count, seed=3)
         product.flat[:2] = [np.nan, 0][: product.size]
         assert_same("write_product", product, bias, y, block, relu)
+
+
+def tile_bands(geometry, batch, tile):
+    """All rows of tiles; and those from the middle of an image to the middle of another, or of the same."""
+    rows, columns = (-(-size // tile.outputs) for size in geometry.output_size)
+    yield winograd.Band(0, batch * rows, rows, columns)
+    yield winograd.Band(batch * rows // 3, -(-2 * batch * rows // 3), rows, columns)
+
+
+@pytest.mark.usefixtures("device")
+@random_cases
+@given(small_convolutions(), st.sampled_from(TILES), st.booleans())
+def test_winograd_s_tiles(case, tile, relu):
+    """A tile of another image or channel, or over the edge; a matrix transposed; rows and columns exchanged."""
+    x, geometry = case.arrays()[0], geometry_of(case)
+    y = random(len(x), case.weight_shape[0], *geometry.output_size, seed=1)
+    bias = random(y.shape[1], seed=2) if case.bias_shape else None
+    for band in tile_bands(geometry, len(x), tile):
+        assert_same("evaluate_tiles", x, band, tile, geometry.padding, relu)
+        assert_same("spread_tiles", y, band, tile)
+        products = random(tile.places, y.shape[1], band.rows * band.columns, seed=3)
+        products[:, 0, 0] = np.nan  # at all places: a zero in a matrix stops it in a kernel, not in a product
+        assert_same("write_tiles", products, bias, y, band, tile, relu)
+
+
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize("tile", TILES, ids=lambda tile: f"{tile.outputs}x{tile.outputs}")
+def test_winograd_s_filters(tile):
+    """The kernel turned, or the matrix transposed; the sum of one worker for that of all; weights that are a view."""
+    weight = random(5, 3, 3, 3)
+    assert_same("transform_filters", weight, tile)
+    assert_same("transform_filters", weight.swapaxes(0, 1)[..., ::-1], tile)
+    assert_same("filter_gradient", random(2, tile.places, 5, 3), tile)
+
+
+@pytest.mark.usefixtures("device")
+def test_large_arrays_are_counted_in_large_numbers(monkeypatch):
+    """Two thousand million elements, which no test has, and an int has not either."""
+    geometry = ops.ConvGeometry.of_convolution("test", (9, 8), 3, 2, 1, 1)
+    block = Block(slice(0, 2), slice(0, geometry.output_size[0]))
+    monkeypatch.setattr("minifcn.kernels.device.LARGEST_INT", 432)  # x has so many
+    assert_same("pass_positive", random(431), random(431, seed=1))
+    assert_same("gather_columns", random(2, 3, 9, 8), geometry, block, True)
+    types = {key[0]: key[1:-1] for key in kernels()._compiled if key[0] in ("pass_positive", "gather_columns")}
+    assert types == {"pass_positive": ("float64", "int32"), "gather_columns": ("float64", "int64")}
 
 
 @pytest.mark.usefixtures("device")
@@ -269,7 +320,8 @@ def test_what_cuda_would_misread_is_refused():
     with devices.fake_gpu() as backend:
         x = backend.asarray(np.ones((2, 3), np.float32))
         half = np.float32(0.5)
-        launch = backend.xp.RawModule(code=cuda_source("sgd_step", {"REAL": "float32"})).get_function("sgd_step")
+        code = cuda_source("sgd_step", {"REAL": "float32", "COUNT": "int64"})
+        launch = backend.xp.RawModule(code=code).get_function("sgd_step")
         wrong = [(x, x.astype(np.float64), x, half, half, half), (x, x, x, half, half, np.float64(0.5))]
         for arguments in wrong:  # by the library, and by the fake
             with pytest.raises(TypeError, match=r"sgd_step: .* is of float32, not float64"):
@@ -291,15 +343,27 @@ def test_no_kernel_adds_with_atomics_or_waits_for_threads():
         assert not any(word in KERNELS[name].body for word in ("atomic", "__shared__", "__sync", "__shfl")), name
 
 
+MATRICES = {  # by which the kernels transform Winograd's tiles
+    "evaluate_tiles": {f"_{t.outputs}": t.evaluate_input for t in TILES},
+    "spread_tiles": {f"_{t.outputs}": t.interpolate.T for t in TILES},
+    "write_tiles": {f"_{t.outputs}": t.interpolate for t in TILES},
+    "transform_filters": {f"_{t.outputs}": t.evaluate_filter for t in TILES},
+    "filter_gradient": {f"_{t.outputs}": t.evaluate_filter.T for t in TILES},
+}
+
+
 def all_kernels():
     """Every kernel for every set of types, each under a name of its own, in one text."""
-    choices = {"REAL": ("float32", "float64"), "PLACE": ("uint8", "int64"), "INDEX": ("int32", "int64")}
+    whole = ("int32", "int64")
+    choices = {"REAL": ("float32", "float64"), "PLACE": ("uint8", "int64"), "INDEX": whole, "COUNT": whole}
     texts = []
     for name in KERNELS:
-        for chosen in itertools.product(*(choices[letter] for letter in letters(name))):
-            types = dict(zip(letters(name), chosen, strict=True))
+        open_types = (*letters(name), "COUNT")
+        for chosen in itertools.product(*(choices[letter] for letter in open_types)):
             assert set(chosen) <= set(C_TYPES)
-            texts.append(cuda_source(name, types).replace(f"void {name}(", f"void {'_'.join((name, *chosen))}(", 1))
+            for size, matrix in MATRICES[name].items() if needs_matrix(name) else [("", None)]:
+                text = cuda_source(name, dict(zip(open_types, chosen, strict=True)), matrix)
+                texts.append(text.replace(f"void {name}(", f"void {'_'.join((name, *chosen))}{size}(", 1))
     return "\n".join(texts)
 
 
@@ -317,6 +381,7 @@ def test_the_kernels_compile(compile_cuda, architecture):
     """A slip in the CUDA, or what CuPy's compiler lacks; that it compiles does not say that it is right."""
     ptx = compile_cuda(all_kernels(), architecture)
     assert ptx.count(".entry") == all_kernels().count("__global__")
+    assert ".local" not in ptx  # a tile in memory in place of registers: a loop that was not unrolled
 
 
 @pytest.mark.parametrize(("slip", "words"), [("int a = undeclared;", "undeclared"), ("int unused;", "unused")])

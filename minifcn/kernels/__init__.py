@@ -6,6 +6,6 @@ of that function's name launches it instead. So the function is what the kernel 
 """
 
 from minifcn.kernels.device import DeviceKernels
-from minifcn.kernels.source import KERNELS, cuda_source, letters
+from minifcn.kernels.source import KERNELS, cuda_source, letters, needs_matrix
 
-__all__ = ["KERNELS", "DeviceKernels", "cuda_source", "letters"]
+__all__ = ["KERNELS", "DeviceKernels", "cuda_source", "letters", "needs_matrix"]

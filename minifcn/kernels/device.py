@@ -15,6 +15,7 @@ from minifcn.kernels.source import C_TYPES, KERNELS, cuda_source
 Array = Any
 BLOCK = 256  # threads
 LARGEST_GRID = 2**16  # blocks; a kernel's loop takes care of what is beyond
+LARGEST_INT = 2**31 - LARGEST_GRID * BLOCK  # up to so many elements, the loop's next one is an int as well
 
 
 class DeviceKernels:
@@ -22,14 +23,15 @@ class DeviceKernels:
 
     def __init__(self, xp: ModuleType) -> None:
         self.xp = xp
-        self._compiled: dict[tuple[str, ...], Any] = {}
+        self._compiled: dict[tuple[Any, ...], Any] = {}
 
     def gather_columns(self, x: Array, geometry: Any, block: Any, whole: bool = True) -> Array:
-        """(C, kh·kw, rows, n, Wo); a device always takes whole patches (see Backend.whole_patches)."""
+        """(C, kh·kw, rows, n, Wo); a device always takes whole patches (see Backend.large_products)."""
         x, rows = x[block.images], block.row_count
         columns = self.xp.empty((x.shape[1], geometry.taps, rows, len(x), geometry.output_size[1]), x.dtype)
         sizes = *_sizes(x.shape, geometry), block.rows.start, rows
-        self._launch("gather_columns", {"REAL": x.dtype}, x, columns, *sizes, count=columns.size)
+        count = columns.size // geometry.taps  # each element is a position, whose whole patch is copied
+        self._launch("gather_columns", {"REAL": x.dtype}, x, columns, *sizes, count=count)
         return columns
 
     def scatter_columns(self, columns: Array, grad_x: Array, geometry: Any, block: Any) -> None:
@@ -98,6 +100,40 @@ class DeviceKernels:
         arrays = parameter, mean, square, grad
         self._launch("adam_step", {"REAL": real}, *arrays, *numbers, count=parameter.size)
 
+    def evaluate_tiles(self, x: Array, band: Any, tile: Any, padding: tuple[int, int], channels_last: bool) -> Array:
+        """(p, C, t); in memory (p, t, C) if channels_last."""
+        return self._transform_tiles("evaluate_tiles", x, band, tile.evaluate_input, tile, padding, channels_last)
+
+    def spread_tiles(self, grad: Array, band: Any, tile: Any) -> Array:
+        return self._transform_tiles("spread_tiles", grad, band, tile.interpolate.T, tile, (0, 0), False)
+
+    def _transform_tiles(
+        self, name: str, x: Array, band: Any, matrix: np.ndarray, tile: Any, padding: tuple[int, int], last: bool
+    ) -> Array:
+        channels, tiles = x.shape[1], band.rows * band.columns
+        values = self.xp.empty((tile.places, *((tiles, channels) if last else (channels, tiles))), x.dtype)
+        numbers = *x.shape[1:], tile.outputs, *padding, int(last), *_tiles(band)
+        self._launch(name, {"REAL": x.dtype}, x, values, *numbers, count=channels * tiles, matrix=matrix)
+        return values.swapaxes(1, 2) if last else values
+
+    def write_tiles(self, products: Array, bias: Array | None, y: Array, band: Any, tile: Any, relu: bool) -> None:
+        some = products if bias is None else bias  # a pointer that nobody follows
+        numbers = int(bias is not None), int(relu), *y.shape[1:], *_tiles(band)
+        count, types = y.shape[1] * band.rows * band.columns, {"REAL": y.dtype}
+        self._launch("write_tiles", types, products, some, y, *numbers, count=count, matrix=tile.interpolate)
+
+    def transform_filters(self, weight: Array, tile: Any) -> Array:
+        matrix, types = tile.evaluate_filter, {"REAL": weight.dtype}
+        filters = self.xp.empty((tile.places, *weight.shape[:2]), weight.dtype)
+        self._launch("transform_filters", types, weight, filters, count=filters[0].size, matrix=matrix)
+        return filters
+
+    def filter_gradient(self, totals: Array, tile: Any) -> Array:
+        matrix, types = tile.evaluate_filter.T, {"REAL": totals.dtype}
+        grad = self.xp.empty((*totals.shape[2:], 3, 3), totals.dtype)
+        self._launch("filter_gradient", types, totals, grad, len(totals), count=grad.size // 9, matrix=matrix)
+        return grad
+
     def sparse_times_rows(self, matrix: Any, rows: Array) -> Array:
         """matrix · row for each row: a CSR matrix (M, K) and rows (R, K) give (R, M)."""
         products = self.xp.empty((rows.shape[0], matrix.shape[0]), rows.dtype)
@@ -106,8 +142,10 @@ class DeviceKernels:
         self._launch("sparse_times_rows", types, *arrays, *matrix.shape, count=products.size)
         return products
 
-    def _launch(self, name: str, types: dict[str, Any], *arguments: Any, count: int) -> None:
-        """Run a kernel over `count` elements. types: what its letters stand for.
+    def _launch(
+        self, name: str, types: dict[str, Any], *arguments: Any, count: int, matrix: np.ndarray | None = None
+    ) -> None:
+        """Run a kernel over `count` elements. types: what its letters stand for; matrix: see cuda_source.
 
         CUDA takes the bytes of the arguments as they are, whatever they were meant to be: so whole numbers are given
         the size that is declared, arrays that are not contiguous are copied (and back, if the kernel writes to them),
@@ -116,29 +154,40 @@ class DeviceKernels:
         if count == 0:
             return
         names = {letter: np.dtype(dtype).name for letter, dtype in types.items()}
-        key = (name, *names.values())
+        largest = max(count, *(getattr(argument, "size", 1) for argument in arguments))
+        names["COUNT"] = "int32" if largest < LARGEST_INT else "int64"
+        key = (name, *names.values(), None if matrix is None else matrix.tobytes())
         if key not in self._compiled:
-            self._compiled[key] = self.xp.RawModule(code=cuda_source(name, names)).get_function(name)
+            kernel = self.xp.RawModule(code=cuda_source(name, names, matrix)).get_function(name)
+            self._compiled[key] = kernel, _declared(name, names)
+        kernel, declared = self._compiled[key]
         passed, copied = [], []
-        for parameter, value in zip(KERNELS[name].parameters.split(", "), arguments, strict=True):
-            kind = parameter.removeprefix("const ").rpartition(" ")[0].removesuffix("*")
-            dtype = np.dtype(names.get(kind) or _NUMPY_TYPES[kind])
+        for (parameter, dtype, is_constant), value in zip(declared, (*arguments, count), strict=True):
             if isinstance(value, int):
                 value = dtype.type(value)
             if value.dtype != dtype:
                 raise TypeError(f"{name}: {parameter} is of {dtype}, not {value.dtype}.")
             if not value.flags.c_contiguous:
                 value, given = self.xp.ascontiguousarray(value), value
-                if not parameter.startswith("const "):
+                if not is_constant:
                     copied.append((given, value))
             passed.append(value)
-        grid = min(LARGEST_GRID, -(-count // BLOCK))
-        self._compiled[key]((grid,), (BLOCK,), (*passed, np.int64(count)))
+        kernel((min(LARGEST_GRID, -(-count // BLOCK)),), (BLOCK,), tuple(passed))
         for given, value in copied:
             given[...] = value
 
 
 _NUMPY_TYPES = {c_type: name for name, c_type in C_TYPES.items()}
+
+
+def _declared(name: str, names: dict[str, str]) -> list[tuple[str, np.dtype[Any], bool]]:
+    """Each parameter of a kernel: its declaration, its type, and whether it is an array that is only read."""
+    declared = []
+    for parameter in (*KERNELS[name].parameters.split(", "), "COUNT count"):
+        kind = parameter.removeprefix("const ").rpartition(" ")[0].removesuffix("*")
+        dtype = np.dtype(names.get(kind) or _NUMPY_TYPES[kind])
+        declared.append((parameter, dtype, parameter.startswith("const ")))
+    return declared
 
 
 def _sizes(shape: tuple[int, ...], geometry: Any) -> tuple[int, ...]:
@@ -158,3 +207,8 @@ def _sizes(shape: tuple[int, ...], geometry: Any) -> tuple[int, ...]:
 def _pixels(logits: Array) -> tuple[int, int]:
     """Classes, and positions of an image, for (N, C, …) logits."""
     return logits.shape[1], logits.size // max(1, logits.shape[0] * logits.shape[1])
+
+
+def _tiles(band: Any) -> tuple[int, ...]:
+    """source.TILES for a band of Winograd's tiles."""
+    return band.rows_per_image, band.columns, band.start, band.rows

@@ -42,7 +42,7 @@ class Block:
 
 def has_whole_patches(backend: Backend, geometry: ConvGeometry, batch: int, out_channels: int) -> bool:
     """Whether columns hold whole patches: no rows to share, or fewer positions than filters, as in fc6."""
-    if backend.whole_patches:
+    if backend.large_products:
         return True
     return geometry.kernel_size[0] == 1 or geometry.stride[0] != 1 or batch * geometry.positions < out_channels
 

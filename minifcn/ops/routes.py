@@ -53,6 +53,12 @@ _FROM_PIXELS: tuple[tuple[int, tuple[tuple[int, str], ...]], ...] = (  # channel
     (32, ((2304, "winograd-6x6"),)),
     (1, ((1024, "im2col-rows"),)),
 )
+# The same where one large product is better than many small ones, on a GPU. Reckoned, not measured: see
+# docs/convolution.md.
+_FROM_PIXELS_AT_ONCE: tuple[tuple[int, tuple[tuple[int, str], ...]], ...] = (
+    (16, ((256, "winograd-4x4"), (2048, "winograd-6x6"))),
+    (1, ()),
+)
 _FASTER = ("winograd-rows", "winograd-filters", "winograd-filters-4x4")
 _FASTER_FROM_CHANNELS, _FASTER_FROM_PIXELS = 16, 256
 
@@ -103,9 +109,10 @@ def choose(
         if not is_3x3 or dtype != "float32" or not backend.winograd:
             return "im2col"
         pixels, fewer = batch * geometry.positions, min(channels, out_channels)
-        ways = next(ways for fewest, ways in _FROM_PIXELS if fewer >= fewest)
+        at_once = backend.large_products
+        ways = next(ways for fewest, ways in (_FROM_PIXELS_AT_ONCE if at_once else _FROM_PIXELS) if fewer >= fewest)
         route = next((route for least, route in reversed(ways) if pixels >= least), "im2col")
-        if fewer >= _FASTER_FROM_CHANNELS and pixels >= _FASTER_FROM_PIXELS:
+        if not at_once and fewer >= _FASTER_FROM_CHANNELS and pixels >= _FASTER_FROM_PIXELS:
             for faster in _FASTER:
                 way, tile = WINOGRAD[faster]
                 if possible[faster] and way.is_fast(geometry, batch, channels, out_channels, to_weights, tile):

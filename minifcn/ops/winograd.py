@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.backend import Array, Backend, get_backend
+from minifcn.backend import Array, Backend, get_backend, with_kernel
 from minifcn.ops.blocks import clear_frame, parts
 from minifcn.ops.elementwise import rectify
 from minifcn.ops.geometry import ConvGeometry
@@ -123,24 +123,15 @@ def convolve(
 
     relu: max(y, 0) in its place.
     """
-    xp, out_channels = backend.xp, len(weight)
-    y = xp.empty((len(x), out_channels, *geometry.output_size), x.dtype)
+    out_channels = len(weight)
+    y = backend.xp.empty((len(x), out_channels, *geometry.output_size), x.dtype)
     filters = transform_filters(backend, weight, tile)  # U: (p, O, C)
-    evaluate, interpolate = (xp.asarray(m, x.dtype) for m in (tile.evaluate_input, tile.interpolate))
 
     def compute(band: Band) -> None:
-        tiles = gather(backend, "tiles", x, band, size=tile.inputs, step=tile.outputs, padding=geometry.padding)
-        values = transform(backend, evaluate, tiles, tiles).reshape(tile.places, x.shape[1], -1)  # V
+        values = evaluate_tiles(backend, x, band, tile, geometry.padding, False)  # V
         products = backend.scratch("products", (tile.places, out_channels, values.shape[2]), x.dtype)
         multiply(backend, filters, values, products)  # M: (p, O, C) @ (p, C, t) -> (p, O, t)
-        products = products.reshape(tile.inputs, tile.inputs, -1)
-        shape = (tile.outputs, tile.outputs, out_channels, band.rows, band.columns)
-        outputs = transform(backend, interpolate, products, backend.scratch("outputs", shape, x.dtype))
-        if bias is not None:
-            outputs += bias[:, None, None]
-        if relu:
-            rectify(backend, outputs, out=outputs)
-        scatter(outputs, y, band)
+        write_tiles(backend, products, bias, y, band, tile, relu)
 
     shares = split(backend, len(x), geometry, tile, x.shape[1], out_channels, x.itemsize)
     backend.map(compute, list(itertools.chain(*shares)))
@@ -149,10 +140,7 @@ def convolve(
 
 def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeometry, tile: Tile) -> Array:
     """dL/dw from g = dL/dy:  x (N, C, H, W), g (N, O, Ho, Wo) -> (O, C, 3, 3). Each worker adds up a dU of its own."""
-    xp, channels, out_channels = backend.xp, x.shape[1], grad.shape[1]
-    evaluate = xp.asarray(tile.evaluate_input, x.dtype)
-    spread = xp.asarray(tile.interpolate.T.copy(), x.dtype)  # A: (m + 2, m)
-
+    channels, out_channels = x.shape[1], grad.shape[1]
     shares = split(backend, len(x), geometry, tile, channels, out_channels, x.itemsize)
     totals = backend.scratch("totals", (len(shares), tile.places, out_channels, channels), x.dtype)  # a dU for each
 
@@ -161,21 +149,19 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
         if not share:  # an empty batch
             total[...] = 0
         for number, band in enumerate(share):
-            tiles = gather(backend, "tiles", x, band, size=tile.inputs, step=tile.outputs, padding=geometry.padding)
-            values = transform(backend, evaluate, tiles, tiles).reshape(tile.places, channels, -1)  # V
-            tiles = gather(backend, "outputs", grad, band, size=tile.outputs, step=tile.outputs, padding=(0, 0))
-            grads = backend.scratch("products", (tile.places, out_channels, values.shape[2]), x.dtype)  # dM
-            transform(backend, spread, tiles, grads)
+            values = evaluate_tiles(backend, x, band, tile, geometry.padding, True)  # V
+            grads = spread_tiles(backend, grad, band, tile)  # dM
             target = total if number == 0 else backend.scratch("term", total.shape, x.dtype)
-            xp.matmul(grads, values.swapaxes(1, 2), out=target)  # (p, O, t) @ (p, t, C) -> (p, O, C)
+            backend.xp.matmul(grads, values.swapaxes(1, 2), out=target)  # (p, O, t) @ (p, t, C) -> (p, O, C)
             if number > 0:
                 total += target
 
     backend.map(compute, zip(shares, totals, strict=True))
-    return _filter_gradient(backend, totals, tile)
+    return filter_gradient(backend, totals, tile)
 
 
 @kept
+@with_kernel
 def transform_filters(backend: Backend, weight: Array, tile: Tile) -> Array:
     """U = G w Gᵀ for each pair of channels: (O, C, 3, 3) -> ((m + 2)², O, C). In scratch memory, if it is not kept."""
     out_channels, channels = weight.shape[:2]
@@ -197,7 +183,8 @@ def gather_taps(backend: Backend, weight: Array) -> Array:
     return taps
 
 
-def _filter_gradient(backend: Backend, totals: Array, tile: Tile) -> Array:
+@with_kernel
+def filter_gradient(backend: Backend, totals: Array, tile: Tile) -> Array:
     """dL/dw = Gᵀ dU G, with dU the sum of what each worker has found: ((m + 2)², O, C) -> (O, C, 3, 3)."""
     xp, (_, _, out_channels, channels) = backend.xp, totals.shape
     adjoint = xp.asarray(tile.evaluate_filter.T.copy(), totals.dtype)  # Gᵀ: (3, m + 2)
@@ -229,9 +216,12 @@ def transform(backend: Backend, matrix: Array, tiles: Array, out: Array) -> Arra
 
 
 def multiply(backend: Backend, left: Array, right: Array, out: Array) -> None:
-    """out_p = left_p · right_p for each place p: (p, a, k) @ (p, k, b) -> (p, a, b), in products that are small."""
+    """out_p = left_p · right_p for each place p: (p, a, k) @ (p, k, b) -> (p, a, b); on the CPU in small products."""
     places, rows, _ = left.shape
-    cuts = count_cuts(rows, right[0].size)
+    cuts = 1 if backend.large_products else count_cuts(rows, right[0].size)
+    if cuts == 1:
+        backend.xp.matmul(left, right, out=out)
+        return
     left, out = (array.reshape(places, cuts, rows // cuts, -1) for array in (left, out))
     backend.xp.matmul(left, right[:, None], out=out)
 
@@ -288,7 +278,8 @@ def split(
     """
     rows_per_image, columns = (-(-size // tile.outputs) for size in geometry.output_size)
     both = channels + out_channels
-    tiles = max(BAND_BYTES // (tile.places * both * itemsize), 2 * channels * out_channels // both)
+    size = max(BAND_BYTES, backend.array_block_bytes)
+    tiles = max(size // (tile.places * both * itemsize), 2 * channels * out_channels // both)
     tiles = max(1, min(tiles, backend.budget_bytes // (tile.places * max(channels, out_channels) * itemsize)))
     total = batch * rows_per_image
     workers = max(1, min(backend.workers, total))
@@ -298,6 +289,43 @@ def split(
         bounds = [first + (last - first) * band // count for band in range(count + 1)]
         shares.append([Band(a, b, rows_per_image, columns) for a, b in itertools.pairwise(bounds) if a < b])
     return shares
+
+
+@with_kernel
+def evaluate_tiles(
+    backend: Backend, x: Array, band: Band, tile: Tile, padding: tuple[int, int], channels_last: bool
+) -> Array:
+    """V = Bᵀ d B for the tiles d of a band, the images padded with zeros: x (N, C, H, W) -> (p, C, t).
+
+    channels_last: how a device lays V in memory, for products that read it turned round. On the CPU BLAS minds not.
+    """
+    tiles = gather(backend, "tiles", x, band, size=tile.inputs, step=tile.outputs, padding=padding)
+    evaluate = backend.xp.asarray(tile.evaluate_input, x.dtype)
+    return transform(backend, evaluate, tiles, tiles).reshape(tile.places, x.shape[1], -1)
+
+
+@with_kernel
+def spread_tiles(backend: Backend, grad: Array, band: Band, tile: Tile) -> Array:
+    """dM = A g Aᵀ for the tiles g of a band of dL/dy: (N, O, Ho, Wo) -> (p, O, t)."""
+    tiles = gather(backend, "outputs", grad, band, size=tile.outputs, step=tile.outputs, padding=(0, 0))
+    spread = backend.xp.asarray(tile.interpolate.T.copy(), grad.dtype)
+    products = backend.scratch("products", (tile.inputs, tile.inputs, *tiles.shape[2:]), grad.dtype)
+    return transform(backend, spread, tiles, products).reshape(tile.places, grad.shape[1], -1)
+
+
+@with_kernel
+def write_tiles(
+    backend: Backend, products: Array, bias: Array | None, y: Array, band: Band, tile: Tile, relu: bool
+) -> None:
+    """y = Aᵀ M A + b for the tiles of a band, or max(y, 0) of it: M (p, O, t), b (O,) or None, y (N, O, Ho, Wo)."""
+    outputs = backend.scratch("outputs", (tile.outputs, tile.outputs, y.shape[1], band.rows, band.columns), y.dtype)
+    interpolate = backend.xp.asarray(tile.interpolate, y.dtype)
+    transform(backend, interpolate, products.reshape(tile.inputs, tile.inputs, -1), outputs)
+    if bias is not None:
+        outputs += bias[:, None, None]
+    if relu:
+        rectify(backend, outputs, out=outputs)
+    scatter(outputs, y, band)
 
 
 def gather(

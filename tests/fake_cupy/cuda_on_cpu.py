@@ -19,7 +19,9 @@ import numpy as np
 # What CUDA has and C++ lacks. math.h, in C++, brings exp(float) as CUDA has it.
 _HEADER = """
 #include <math.h>
+#include <algorithm>
 #define __global__
+using std::min;
 struct Three { unsigned x, y, z; };
 static thread_local Three gridDim, blockDim, blockIdx, threadIdx;
 """
@@ -53,6 +55,7 @@ def compiled(code: str, name: str, parameters: tuple[str, ...]) -> Callable[...,
         source, library = Path(folder, "kernel.cpp"), Path(folder, "kernel.so")
         source.write_text(text, encoding="utf-8")
         options = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror"]
+        options += ["-Wno-unknown-pragmas"]  # CUDA's, to unroll loops
         done = subprocess.run([str(compiler()), *options, "-o", library, source], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         launch = ctypes.CDLL(str(library)).launch
