@@ -303,7 +303,7 @@ class _GpuBackend(Backend):
     def budget_bytes(self) -> int:
         # A convolution has some of this size at a time, and the network needs the rest: an eighth of all, at most.
         memory = self.xp.get_default_memory_pool().get_limit() or self._total_bytes
-        return _budget_bytes or max(2**20, min(2**28, memory // 8))
+        return _budget_bytes or max(2**20, min(2**27, memory // 8))
 
     @functools.cached_property
     def _total_bytes(self) -> int:
@@ -386,7 +386,7 @@ def keep_freed_memory() -> None:
 
 def set_budget(bytes_per_worker: int) -> None:
     """The most that one temporary array of an operation may take, for each worker: until this says otherwise, 64 MiB,
-    and on a GPU, which has one worker, and whose products are to be large, 256 MiB, or an eighth of the memory that it
+    and on a GPU, which has one worker, and whose products are to be large, 128 MiB, or an eighth of the memory that it
     has or that `limit_memory` leaves it, if that is less.
 
     A convolution is cut into so many blocks that their columns keep to it; but one row of output pixels, or one image

@@ -445,12 +445,28 @@ def test_the_memory_of_a_convolution_keeps_to_the_budget(fake, monkeypatch):
     assert fake_cupy.card.peak_bytes - before < 2 * x.data.nbytes + 2 * 2**20  # the gradient, and its copy in `.grad`
 
 
+def test_what_backward_is_done_with_is_free(fake):
+    """A gradient that is masked already, or the map y that masked it, held while the next are made: 125 MB in FCN-8s.
+
+    There are the masked gradient, the columns and the product of a 1×1 convolution, and its gradient to x.
+    """
+    x = Tensor(np.ones((1, 4, 300, 300), np.float32), device="gpu", requires_grad=True)
+    weight = Tensor(np.ones((4, 4, 1, 1), np.float32), device="gpu", requires_grad=True)
+    before = fake_cupy.card.used_bytes
+    y = ops.max_pool2d(ops.conv2d(x, weight, relu=True), 2).sum()
+    assert fake_cupy.card.used_bytes - before > x.data.nbytes  # y is kept until then
+    fake_cupy.card.peak_bytes = 0
+    y.backward()
+    assert fake_cupy.card.peak_bytes - before < 4.1 * x.data.nbytes
+
+
 @pytest.mark.parametrize(
-    ("total", "limit", "budget"), [(80, 0, 2**28), (1, 0, 2**27), (80, 1, 2**27), (80, 80, 2**28), (80, 2**-20, 2**20)]
+    ("total", "limit", "budget"),
+    [(80, 0, 2**27), (0.5, 0, 2**26), (80, 0.5, 2**26), (80, 80, 2**27), (80, 2**-20, 2**20)],
 )
 def test_the_budget_is_a_small_part_of_the_memory_that_may_be_used(monkeypatch, total, limit, budget):
-    """256 MiB for each temporary array of an operation on a card of 1 GiB, or under that limit. (All in GiB.)"""
-    monkeypatch.setattr(fake_cupy.card, "total_bytes", total * 2**30)
+    """128 MiB for each temporary array of an operation on a card of 0.5 GiB, or under that limit. (All in GiB.)"""
+    monkeypatch.setattr(fake_cupy.card, "total_bytes", int(total * 2**30))
     with devices.fake_gpu() as fake:
         fake.limit_memory(int(limit * 2**30))
         assert fake.budget_bytes == budget

@@ -181,8 +181,8 @@ def test_large_arrays_are_counted_in_large_numbers(monkeypatch):
     monkeypatch.setattr("minifcn.kernels.device.LARGEST_INT", 432)  # x has so many
     assert_same("pass_positive", random(431), random(431, seed=1))
     assert_same("gather_columns", random(2, 3, 9, 8), geometry, block, True)
-    types = {key[0]: key[1:-1] for key in kernels()._compiled if key[0] in ("pass_positive", "gather_columns")}
-    assert types == {"pass_positive": ("float64", "int32"), "gather_columns": ("float64", "int64")}
+    types = {key[0]: key[1] for key in kernels()._compiled if key[0] in ("pass_positive", "gather_columns")}
+    assert types == {"pass_positive": np.int32, "gather_columns": np.int64}
 
 
 @pytest.mark.usefixtures("device")

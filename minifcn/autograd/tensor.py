@@ -274,10 +274,14 @@ class Node:
         """Let go of the saved arrays and of everything behind this node."""
         self.context, self.parents = None, ()
 
-    def input_grads(self, grad: Array) -> Iterator[tuple[Node | Tensor, Array]]:
-        """Each parent that wants a gradient, with that gradient in the shape of the input."""
+    def input_grads(self, found: dict[Node | Tensor, Array]) -> Iterator[tuple[Node | Tensor, Array]]:
+        """Each parent that wants a gradient, with that gradient in the shape of the input.
+
+        found: the gradients so far. The output's own is taken out in the call, so that the operation alone holds it,
+        and its memory is free as soon as that is done with it.
+        """
         try:
-            grads = self.function.backward(self.context, grad)
+            grads = self.function.backward(self.context, found.pop(self))
         except Exception as error:
             shapes = ", ".join(str(tuple(shape)) for shape in self.input_shapes if shape is not None)
             inputs = [id(one) for one in (*self.parents, *self.context.saved)]  # a fixed weight is no parent
@@ -310,14 +314,7 @@ def backpropagate(root: Node, seed: Array) -> list[tuple[Tensor, Array, bool]]:
     given: set[int] = {id(seed)}  # arrays that more than one holder may see
     leaves: list[Tensor] = []
     for node in order:
-        grad = grads.pop(node)
-        for parent, input_grad in node.input_grads(grad):
-            if parent in grads:
-                grads[parent] = grads[parent] + input_grad
-            else:
-                grads[parent] = input_grad
-                if isinstance(parent, Tensor):
-                    leaves.append(parent)
+        leaves += _pass_on(node, grads)
         node.free()
     result = []
     for leaf in leaves:
@@ -325,6 +322,22 @@ def backpropagate(root: Node, seed: Array) -> list[tuple[Tensor, Array, bool]]:
         result.append((leaf, grad, grad.base is None and id(grad) not in given))
         given.add(id(grad))
     return result
+
+
+def _pass_on(node: Node, grads: dict[Node | Tensor, Array]) -> list[Tensor]:
+    """Add what a node gives its inputs to their gradients so far. Returns the leaves among them that had none.
+
+    A function of its own, so that no variable holds the last gradient, which may be large, until the next.
+    """
+    leaves = []
+    for parent, input_grad in node.input_grads(grads):
+        if parent in grads:
+            grads[parent] = grads[parent] + input_grad
+        else:
+            grads[parent] = input_grad
+            if isinstance(parent, Tensor):
+                leaves.append(parent)
+    return leaves
 
 
 def _reverse_topological(root: Node) -> list[Node]:

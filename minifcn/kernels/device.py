@@ -153,18 +153,17 @@ class DeviceKernels:
         """
         if count == 0:
             return
-        names = {letter: np.dtype(dtype).name for letter, dtype in types.items()}
-        largest = max(count, *(getattr(argument, "size", 1) for argument in arguments))
-        names["COUNT"] = "int32" if largest < LARGEST_INT else "int64"
-        key = (name, *names.values(), None if matrix is None else matrix.tobytes())
+        largest = max([count, *(argument.size for argument in arguments if not isinstance(argument, int))])
+        count_type = np.int32 if largest < LARGEST_INT else np.int64
+        key = (name, count_type, *types.values(), None if matrix is None else matrix.tobytes())
         if key not in self._compiled:
-            kernel = self.xp.RawModule(code=cuda_source(name, names, matrix)).get_function(name)
-            self._compiled[key] = kernel, _declared(name, names)
+            self._compiled[key] = self._compile(name, {**types, "COUNT": count_type}, matrix)
         kernel, declared = self._compiled[key]
         passed, copied = [], []
         for (parameter, dtype, is_constant), value in zip(declared, (*arguments, count), strict=True):
             if isinstance(value, int):
-                value = dtype.type(value)
+                passed.append(dtype.type(value))
+                continue
             if value.dtype != dtype:
                 raise TypeError(f"{name}: {parameter} is of {dtype}, not {value.dtype}.")
             if not value.flags.c_contiguous:
@@ -176,18 +175,20 @@ class DeviceKernels:
         for given, value in copied:
             given[...] = value
 
+    def _compile(
+        self, name: str, types: dict[str, Any], matrix: np.ndarray | None
+    ) -> tuple[Any, list[tuple[str, np.dtype[Any], bool]]]:
+        """A kernel, and of each parameter its declaration, its type, and whether it is an array that is only read."""
+        names = {letter: np.dtype(dtype).name for letter, dtype in types.items()}
+        declared = []
+        for parameter in (*KERNELS[name].parameters.split(", "), "COUNT count"):
+            kind = parameter.removeprefix("const ").rpartition(" ")[0].removesuffix("*")
+            dtype = np.dtype(names.get(kind) or _NUMPY_TYPES[kind])
+            declared.append((parameter, dtype, parameter.startswith("const ")))
+        return self.xp.RawModule(code=cuda_source(name, names, matrix)).get_function(name), declared
+
 
 _NUMPY_TYPES = {c_type: name for name, c_type in C_TYPES.items()}
-
-
-def _declared(name: str, names: dict[str, str]) -> list[tuple[str, np.dtype[Any], bool]]:
-    """Each parameter of a kernel: its declaration, its type, and whether it is an array that is only read."""
-    declared = []
-    for parameter in (*KERNELS[name].parameters.split(", "), "COUNT count"):
-        kind = parameter.removeprefix("const ").rpartition(" ")[0].removesuffix("*")
-        dtype = np.dtype(names.get(kind) or _NUMPY_TYPES[kind])
-        declared.append((parameter, dtype, parameter.startswith("const ")))
-    return declared
 
 
 def _sizes(shape: tuple[int, ...], geometry: Any) -> tuple[int, ...]:

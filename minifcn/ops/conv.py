@@ -142,6 +142,8 @@ class Conv2d(Function):
         (x, weight, rectified), needs, options = ctx.saved, ctx.needs_input_grad, (ctx.geometry, ctx.groups)
         if rectified is not None:
             grad = pass_positive(ctx.backend, grad, rectified)
+            del rectified
+            ctx.save(x, weight, None)  # y is as large as what comes now, and nobody needs it any more
         grad_x, grad_w = both_gradients(
             ctx,
             weight,

@@ -42,7 +42,8 @@ def input_gradient(backend: Backend, grad: Array, weight: Array, geometry: ConvG
     out_group = out_channels // groups
     scatter = transposed_patch_matrix(geometry, grad.dtype, backend)  # Gᵀ: (H·W, kh·kw·L)
     x = backend.xp.empty((batch, in_group * groups, geometry.input_size[0] * geometry.input_size[1]), grad.dtype)
-    step = max(1, blocks.COLUMN_BLOCK_BYTES // (geometry.taps * geometry.positions * grad.itemsize))
+    size = min(max(blocks.COLUMN_BLOCK_BYTES, backend.array_block_bytes), backend.budget_bytes)
+    step = max(1, size // (geometry.taps * geometry.positions * grad.itemsize))
 
     def compute(block: tuple[int, int, int]) -> None:
         image, group, first = block
