@@ -34,7 +34,8 @@ from minifcn.autograd.function import Function
 from minifcn.benchmarking.measuring import Effort, Turns
 from minifcn.data import Loader, Shapes
 from minifcn.errors import DeviceError, TrainingError
-from minifcn.kernels import KERNELS
+from minifcn.kernels.elements import ELEMENTS
+from minifcn.kernels.windows import WINDOWS
 from minifcn.models import surgery
 from minifcn.models.dense_prediction import atrous, framed
 from minifcn.ops import winograd
@@ -373,18 +374,24 @@ def test_a_step_launches_the_kernels(fake):
     fake_cupy.card.launches.clear()
     step()
     launched = Counter(fake_cupy.card.launches)
-    tiles = {
-        "evaluate_tiles",
-        "spread_tiles",
-        "write_tiles",
-        "transform_filters",
-        "filter_gradient",
-    }  # of more channels
-    assert set(KERNELS) - set(launched) <= {"adam_step", "sparse_times_rows", *tiles}
+    assert {*WINDOWS, *ELEMENTS, "sum_channels"} - set(launched) <= {"adam_step", "sparse_times_rows"}
     assert launched["max_pool"] == launched["max_pool_gradient"] == 5
     assert launched["pass_positive"] == 15  # after each convolution but the three that score
     assert launched["cross_entropy"] == launched["cross_entropy_gradient"] == 1
     assert launched["sgd_step"] == len(list(network.parameters())) - 1  # upscore8 is fixed
+
+
+@pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler: the fake device has no kernels here")
+def test_batch_normalisation_is_few_launches(fake):
+    """Eleven passes over the memory in place of three, and as many over it again on the way back."""
+    x, weight, bias = (Tensor(np.ones(shape, np.float32), device="gpu") for shape in ((2, 3, 8, 8), 3, 3))
+    x.requires_grad = weight.requires_grad = bias.requires_grad = True
+    running = [fake.asarray(np.ones(3, np.float32)) for _ in range(2)]
+    fake_cupy.card.launches.clear()
+    y = ops.batch_norm(x, weight, bias, running_mean=running[0], running_var=running[1], training=True, relu=True)
+    y.sum().backward()
+    expected = ["sum_channels", "sum_squares", "normalise", "sum_gradients", "batch_norm_gradient"]
+    assert fake_cupy.card.launches == expected
 
 
 def test_each_map_of_a_convolution_is_one_product(fake):

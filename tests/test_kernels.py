@@ -22,9 +22,10 @@ from strategies import PoolCase, convolutions, poolings, random_cases, small_con
 
 from minifcn import Tensor, ops
 from minifcn.backend import get_backend
-from minifcn.kernels import KERNELS, DeviceKernels, cuda_source, letters, needs_matrix
-from minifcn.kernels.source import C_TYPES
-from minifcn.ops import blocks, elementwise, im2col_route, loss, pool, winograd
+from minifcn.kernels import KERNELS, DeviceKernels
+from minifcn.kernels.kernel import C_TYPES
+from minifcn.ops import blocks, elementwise, im2col_route, loss, pool, reduce, winograd
+from minifcn.ops.batch_norm import differentiate, normalise
 from minifcn.ops.blocks import Block
 from minifcn.ops.pool import pooling_geometry
 from minifcn.training import optim
@@ -39,6 +40,9 @@ FUNCTIONS = {
     "write_tiles": winograd.write_tiles,
     "transform_filters": winograd.transform_filters,
     "filter_gradient": winograd.filter_gradient,
+    "sum_channels": reduce.sum_channels,
+    "normalise": normalise,
+    "differentiate": differentiate,
     "max_pool": pool.max_pool,
     "max_pool_gradient": pool.max_pool_gradient,
     "pass_positive": elementwise.pass_positive,
@@ -219,6 +223,22 @@ def test_what_relu_passes(shape, dtype):
 
 
 @pytest.mark.usefixtures("device")
+@pytest.mark.parametrize("parts", [2**18, 15, 1])
+@pytest.mark.parametrize("shape", [(2, 3, 35), (1, 5, 1), (3, 1, 8)])
+def test_channels(monkeypatch, shape, parts):
+    """A part left out, or of another channel or image; a variance by cancellation; the mask of another sign."""
+    monkeypatch.setattr("minifcn.kernels.device.PARTS", parts)
+    x, grad, y = random(*shape), random(*shape, seed=1), random(*shape, seed=2)
+    weight, bias, rate = (random(shape[1], seed=seed) for seed in range(3, 6))
+    assert_same("sum_channels", x)
+    assert_same("sum_channels", x.reshape(*shape, 1))
+    for relu in (False, True):
+        assert_same("normalise", x + 1e3, weight, bias, np.zeros(shape), 1e-3, relu, rtol=1e-9)
+        passed = y if relu else None
+        assert_same("differentiate", grad, x, weight, bias, rate, passed, np.zeros(shape), rtol=1e-11)
+
+
+@pytest.mark.usefixtures("device")
 @real_types
 @pytest.mark.parametrize("shape", [(2, 5, 3, 4), (1, 1, 2, 2), (4, 3), (0, 3, 2, 2)])
 def test_cross_entropy(shape, dtype):
@@ -280,12 +300,12 @@ def test_which_kernels_run_where():
 
 def test_every_kernel_has_its_function_and_its_launch():
     """A function that is marked, and whose kernel has another name, or other arguments."""
-    for name in KERNELS:
+    for name, function in FUNCTIONS.items():
+        backend, *arguments = inspect.signature(function).parameters
         launch = inspect.signature(getattr(DeviceKernels, name)).parameters
-        if name in FUNCTIONS:
-            backend, *arguments = inspect.signature(FUNCTIONS[name]).parameters
-            assert (backend, arguments) == ("backend", list(launch)[1:]), name
-    assert set(KERNELS) - set(FUNCTIONS) == {"sparse_times_rows"}
+        assert (backend, arguments) == ("backend", list(launch)[1:]), name
+    launches = inspect.getsource(DeviceKernels)
+    assert [name for name in KERNELS if f'"{name}"' not in launches] == []
 
 
 SLIPS = [
@@ -320,7 +340,7 @@ def test_what_cuda_would_misread_is_refused():
     with devices.fake_gpu() as backend:
         x = backend.asarray(np.ones((2, 3), np.float32))
         half = np.float32(0.5)
-        code = cuda_source("sgd_step", {"REAL": "float32", "COUNT": "int64"})
+        code = KERNELS["sgd_step"].source("sgd_step", {"REAL": "float32", "COUNT": "int64"})
         launch = backend.xp.RawModule(code=code).get_function("sgd_step")
         wrong = [(x, x.astype(np.float64), x, half, half, half), (x, x, x, half, half, np.float64(0.5))]
         for arguments in wrong:  # by the library, and by the fake
@@ -357,12 +377,12 @@ def all_kernels():
     whole = ("int32", "int64")
     choices = {"REAL": ("float32", "float64"), "PLACE": ("uint8", "int64"), "INDEX": whole, "COUNT": whole}
     texts = []
-    for name in KERNELS:
-        open_types = (*letters(name), "COUNT")
+    for name, kernel in KERNELS.items():
+        open_types = (*kernel.letters, "COUNT")
         for chosen in itertools.product(*(choices[letter] for letter in open_types)):
             assert set(chosen) <= set(C_TYPES)
-            for size, matrix in MATRICES[name].items() if needs_matrix(name) else [("", None)]:
-                text = cuda_source(name, dict(zip(open_types, chosen, strict=True)), matrix)
+            for size, matrix in MATRICES[name].items() if kernel.needs_matrix else [("", None)]:
+                text = kernel.source(name, dict(zip(open_types, chosen, strict=True)), matrix)
                 texts.append(text.replace(f"void {name}(", f"void {'_'.join((name, *chosen))}{size}(", 1))
     return "\n".join(texts)
 

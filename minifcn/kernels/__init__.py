@@ -1,4 +1,4 @@
-"""What CuPy's array language cannot say well, as kernels in CUDA C (`source.py`) and their launches (`device.py`).
+"""What CuPy's array language cannot say well: kernels in CUDA C (`source.py`), and their launches (`device.py`).
 
 An operation is written in array expressions, which run everywhere. Where they would be many small steps for a GPU, or
 a temporary array each, they stand in a function of their own, marked `@backend.with_kernel`: a device that has a kernel
@@ -6,6 +6,6 @@ of that function's name launches it instead. So the function is what the kernel 
 """
 
 from minifcn.kernels.device import DeviceKernels
-from minifcn.kernels.source import KERNELS, cuda_source, letters, needs_matrix
+from minifcn.kernels.source import KERNELS
 
-__all__ = ["KERNELS", "DeviceKernels", "cuda_source", "letters", "needs_matrix"]
+__all__ = ["KERNELS", "DeviceKernels"]

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.kernels.source import C_TYPES, KERNELS, cuda_source
+from minifcn.kernels.kernel import C_TYPES
+from minifcn.kernels.source import KERNELS
 
 Array = Any
 BLOCK = 256  # threads
 LARGEST_GRID = 2**16  # blocks; a kernel's loop takes care of what is beyond
+PARTS = 2**18  # that a sum over channels is cut into: as many threads as keep a large GPU busy
 LARGEST_INT = 2**31 - LARGEST_GRID * BLOCK  # up to so many elements, the loop's next one is an int as well
 
 
@@ -67,6 +69,39 @@ class DeviceKernels:
         grad_x = self.xp.empty(grad.shape, grad.dtype)
         self._launch("pass_positive", {"REAL": grad.dtype}, grad, y, grad_x, count=grad.size)
         return grad_x
+
+    def sum_channels(self, x: Array) -> Array:
+        (sums,) = self._sum_parts("sum_channels", x, (x,))
+        return sums
+
+    def normalise(self, x: Array, weight: Array, bias: Array, y: Array, eps: float, relu: bool) -> tuple[Array, Array]:
+        count, types = x.size // x.shape[1], {"REAL": x.dtype}
+        mean = self.sum_channels(x) / count
+        variance = self._sum_parts("sum_squares", x, (x, mean))[0] / count
+        arrays = x, mean, weight / self.xp.sqrt(variance + eps), bias, y
+        self._launch("normalise", types, *arrays, int(relu), *x.shape[1:], count=x.size)
+        return mean, variance
+
+    def differentiate(
+        self, grad: Array, x: Array, weight: Array, mean: Array, rate: Array, y: Array | None, grad_x: Array
+    ) -> tuple[Array, Array]:
+        count, types, relu = x.size // x.shape[1], {"REAL": x.dtype}, int(y is not None)
+        read = grad, grad if y is None else y, x, mean  # without y, a pointer that nobody follows
+        grad_bias, products = self._sum_parts("sum_gradients", x, read, relu, sums=2)
+        grad_weight = products * rate
+        arrays = *read, grad_bias / count, grad_weight * rate / count, weight * rate, grad_x
+        self._launch("batch_norm_gradient", types, *arrays, relu, *x.shape[1:], count=x.size)
+        return grad_weight, grad_bias
+
+    def _sum_parts(self, name: str, x: Array, read: tuple[Array, ...], *switches: int, sums: int = 1) -> list[Array]:
+        """The sums (C,) that a kernel of channels.py makes parts of; x (N, C, …) is one of the arrays that it reads."""
+        batch, channels = x.shape[:2]
+        positions = x.size // max(1, batch * channels)
+        parts = max(1, min(positions, PARTS // channels))
+        found = [self.xp.zeros((channels, parts), x.dtype) for _ in range(sums)]
+        sizes = channels, batch, positions, parts
+        self._launch(name, {"REAL": x.dtype}, *read, *found, *switches, *sizes, count=channels * parts)
+        return [part.sum(axis=1) for part in found]
 
     def cross_entropy(self, logits: Array, labels: Array, pixel_weight: Array) -> tuple[Array, Array, Array]:
         loss, largest, sums = (self.xp.empty(labels.shape, logits.dtype) for _ in range(3))
@@ -145,7 +180,7 @@ class DeviceKernels:
     def _launch(
         self, name: str, types: dict[str, Any], *arguments: Any, count: int, matrix: np.ndarray | None = None
     ) -> None:
-        """Run a kernel over `count` elements. types: what its letters stand for; matrix: see cuda_source.
+        """Run a kernel over `count` elements. types: what its letters stand for; matrix: see Kernel.source.
 
         CUDA takes the bytes of the arguments as they are, whatever they were meant to be: so whole numbers are given
         the size that is declared, arrays that are not contiguous are copied (and back, if the kernel writes to them),
@@ -185,14 +220,14 @@ class DeviceKernels:
             kind = parameter.removeprefix("const ").rpartition(" ")[0].removesuffix("*")
             dtype = np.dtype(names.get(kind) or _NUMPY_TYPES[kind])
             declared.append((parameter, dtype, parameter.startswith("const ")))
-        return self.xp.RawModule(code=cuda_source(name, names, matrix)).get_function(name), declared
+        return self.xp.RawModule(code=KERNELS[name].source(name, names, matrix)).get_function(name), declared
 
 
 _NUMPY_TYPES = {c_type: name for name, c_type in C_TYPES.items()}
 
 
 def _sizes(shape: tuple[int, ...], geometry: Any) -> tuple[int, ...]:
-    """source.GEOMETRY for images of this shape."""
+    """windows.GEOMETRY for images of this shape."""
     return (
         shape[1],
         shape[0],
@@ -211,5 +246,5 @@ def _pixels(logits: Array) -> tuple[int, int]:
 
 
 def _tiles(band: Any) -> tuple[int, ...]:
-    """source.TILES for a band of Winograd's tiles."""
+    """tiles.ROWS_OF_TILES for a band of Winograd's tiles."""
     return band.rows_per_image, band.columns, band.start, band.rows

@@ -5,9 +5,10 @@ from typing import Any
 
 from minifcn.autograd.function import Context, Function
 from minifcn.autograd.tensor import Tensor
-from minifcn.backend import Array
+from minifcn.backend import Array, Backend, with_kernel
 from minifcn.errors import DtypeError, ShapeError, UsageError
 from minifcn.ops.elementwise import pass_positive, rectify
+from minifcn.ops.reduce import sum_channels
 
 
 class BatchNorm(Function):
@@ -28,46 +29,77 @@ class BatchNorm(Function):
 
     @staticmethod
     def forward(ctx: Context, x: Array, weight: Array, bias: Array, *, eps: float, relu: bool) -> Any:
-        xp, count = ctx.backend.xp, x.size // x.shape[1]
+        backend, xp = ctx.backend, ctx.backend.xp
         y = xp.empty(x.shape, x.dtype)
         mean, variance = (xp.empty(x.shape[1], x.dtype) for _ in range(2))
 
-        def normalise(channels: slice) -> None:
-            part, out = _as_rows(x, channels), _as_rows(y, channels)  # (N, c, positions)
-            mean[channels] = part.sum(axis=(0, 2)) / count
-            xp.subtract(part, mean[channels, None], out=out)  # first this, then squares: no cancellation
-            variance[channels] = _sum_of_products(xp, out, out) / count
-            out *= (weight[channels] / xp.sqrt(variance[channels] + eps))[:, None]
-            out += bias[channels, None]
-            if relu:
-                rectify(ctx.backend, out, out=out)
+        def compute(channels: slice) -> None:
+            part, out = _as_rows(x, channels), _as_rows(y, channels)
+            found = normalise(backend, part, weight[channels], bias[channels], out, eps, relu)
+            mean[channels], variance[channels] = found
 
-        ctx.backend.map(normalise, ctx.backend.channel_blocks(x))
+        backend.map(compute, backend.channel_blocks(x))
         ctx.save(x, weight, mean, 1 / xp.sqrt(variance + eps), y if relu else None)
         return y, mean, variance
 
     @staticmethod
     def backward(ctx: Context, grad: Array) -> tuple[Array, Array, Array]:
-        (x, weight, mean, rate, rectified), xp = ctx.saved, ctx.backend.xp
-        count = x.size // x.shape[1]
-        grad_x = xp.empty(x.shape, x.dtype)
-        grad_weight, grad_bias = (xp.empty(x.shape[1], x.dtype) for _ in range(2))
+        (x, weight, mean, rate, rectified), backend = ctx.saved, ctx.backend
+        grad_x = backend.xp.empty(x.shape, x.dtype)
+        grad_weight, grad_bias = (backend.xp.empty(x.shape[1], x.dtype) for _ in range(2))
 
-        def differentiate(channels: slice) -> None:
-            g, out = _as_rows(grad, channels), _as_rows(grad_x, channels)
-            if rectified is not None:
-                g = g * (_as_rows(rectified, channels) > 0)
-            r = rate[channels]
-            xp.subtract(_as_rows(x, channels), mean[channels, None], out=out)  # x̂ / r; the r comes with the sums
-            grad_bias[channels] = g.sum(axis=(0, 2))
-            grad_weight[channels] = _sum_of_products(xp, g, out) * r
-            out *= (grad_weight[channels] * r / -count)[:, None]
-            out += g
-            out -= (grad_bias[channels] / count)[:, None]
-            out *= (weight[channels] * r)[:, None]
+        def compute(channels: slice) -> None:
+            y = None if rectified is None else _as_rows(rectified, channels)
+            arrays = _as_rows(x, channels), weight[channels], mean[channels], rate[channels], y
+            found = differentiate(backend, _as_rows(grad, channels), *arrays, _as_rows(grad_x, channels))
+            grad_weight[channels], grad_bias[channels] = found
 
-        ctx.backend.map(differentiate, ctx.backend.channel_blocks(x))
+        backend.map(compute, backend.channel_blocks(x))
         return grad_x, grad_weight, grad_bias
+
+
+@with_kernel
+def normalise(
+    backend: Backend, x: Array, weight: Array, bias: Array, y: Array, eps: float, relu: bool
+) -> tuple[Array, Array]:
+    """BatchNorm's forward of some channels: from x into y, both (N, c, positions). Returns μ and σ², (c,)."""
+    xp, count = backend.xp, x.size // x.shape[1]
+    mean = x.sum(axis=(0, 2)) / count
+    xp.subtract(x, mean[:, None], out=y)  # first this, then squares: no cancellation
+    variance = _sum_of_products(xp, y, y) / count
+    y *= (weight / xp.sqrt(variance + eps))[:, None]
+    y += bias[:, None]
+    if relu:
+        rectify(backend, y, out=y)
+    return mean, variance
+
+
+@with_kernel
+def differentiate(
+    backend: Backend,
+    grad: Array,
+    x: Array,
+    weight: Array,
+    mean: Array,
+    rate: Array,
+    y: Array | None,
+    grad_x: Array,
+) -> tuple[Array, Array]:
+    """BatchNorm's backward of some channels, into grad_x; if y is given, ReLU passed where y > 0. Returns dL/dγ, dL/dβ.
+
+    grad, x, y, grad_x: (N, c, positions); weight, mean, rate: (c,).
+    """
+    xp, count = backend.xp, x.size // x.shape[1]
+    if y is not None:
+        grad = grad * (y > 0)
+    xp.subtract(x, mean[:, None], out=grad_x)  # x̂ / r; the r comes with the sums
+    grad_bias = grad.sum(axis=(0, 2))
+    grad_weight = _sum_of_products(xp, grad, grad_x) * rate
+    grad_x *= (grad_weight * rate / -count)[:, None]
+    grad_x += grad
+    grad_x -= (grad_bias / count)[:, None]
+    grad_x *= (weight * rate)[:, None]
+    return grad_weight, grad_bias
 
 
 class ScaleShift(Function):
@@ -106,7 +138,7 @@ class ScaleShift(Function):
         if x is None:
             return grad_x, None, None
         normalised = (x - mean.reshape(per_channel)) * rate.reshape(per_channel)
-        return grad_x, xp.sum(grad * normalised, axis=axes), grad.sum(axis=axes)
+        return grad_x, xp.sum(grad * normalised, axis=axes), sum_channels(ctx.backend, grad)
 
 
 def batch_norm(

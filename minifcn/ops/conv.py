@@ -24,6 +24,7 @@ from minifcn.ops import im2col_route, phases, rows_route, sparse_route
 from minifcn.ops.elementwise import pass_positive
 from minifcn.ops.geometry import ConvGeometry, Size
 from minifcn.ops.patches import check_images
+from minifcn.ops.reduce import sum_channels
 from minifcn.ops.routes import WINOGRAD, choose, is_forced
 
 # Of weights, for both gradients at once. Of more, either gradient keeps all threads busy by itself (large_weights.py).
@@ -159,7 +160,7 @@ def bias_gradient(backend: Backend, grad: Array) -> Array:
     grad_bias = backend.xp.empty(grad.shape[1], grad.dtype)
 
     def add_up(channels: slice) -> None:
-        grad_bias[channels] = grad[:, channels].sum(axis=(0, 2, 3))
+        grad_bias[channels] = sum_channels(backend, grad[:, channels])
 
     backend.map(add_up, backend.channel_blocks(grad))
     return grad_bias

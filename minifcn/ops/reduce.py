@@ -7,7 +7,7 @@ from typing import Any
 
 from minifcn.autograd.function import Context, Function
 from minifcn.autograd.tensor import Tensor
-from minifcn.backend import Array
+from minifcn.backend import Array, Backend, with_kernel
 from minifcn.errors import ShapeError
 
 Dims = int | Sequence[int] | None
@@ -91,3 +91,9 @@ def _with_ones(array: Array, shape: tuple[int, ...], dims: tuple[int, ...]) -> A
 
 def _keep(y: Tensor, x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Any:
     return y.reshape([1 if axis in dims else size for axis, size in enumerate(x.shape)]) if keepdim else y
+
+
+@with_kernel
+def sum_channels(backend: Backend, x: Array) -> Array:
+    """Σ x over all images and positions: an array (N, C, …) gives (C,)."""
+    return x.sum(axis=(0, *range(2, x.ndim)))

@@ -26,7 +26,7 @@ from fake_cupy.device import (
     card,
 )
 from fake_cupy.streams import StreamError
-from minifcn.kernels.source import C_TYPES
+from minifcn.kernels.kernel import C_TYPES
 
 __all__ = [
     "CUBLASError",
