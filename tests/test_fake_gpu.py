@@ -374,7 +374,12 @@ def test_a_step_launches_the_kernels(fake):
     fake_cupy.card.launches.clear()
     step()
     launched = Counter(fake_cupy.card.launches)
-    assert {*WINDOWS, *ELEMENTS, "sum_channels"} - set(launched) <= {"adam_step", "sparse_times_rows"}
+    others = {
+        "adam_step",
+        "sparse_times_rows",
+        "scatter_columns",
+    }  # the last for strides, and more filters than channels
+    assert {*WINDOWS, *ELEMENTS, "sum_channels"} - set(launched) <= others
     assert launched["max_pool"] == launched["max_pool_gradient"] == 5
     assert launched["pass_positive"] == 15  # after each convolution but the three that score
     assert launched["cross_entropy"] == launched["cross_entropy_gradient"] == 1
@@ -401,6 +406,53 @@ def test_each_map_of_a_convolution_is_one_product(fake):
     fake_cupy.card.products.clear()
     ops.conv2d(x, weight, padding=1).sum().backward()
     assert fake_cupy.card.products == [2, 2, 2]  # y, and the gradients to x and weight
+
+
+@pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler: the fake device has no kernels here")
+@pytest.mark.parametrize(
+    ("filters", "options", "copies"),
+    [
+        (8, {"padding": 1}, 1),
+        (10, {"padding": (1, 2)}, 1),  # 10·17·21 positions of x are less than 4/3 of 8·17·23 of y
+        (12, {"padding": 1}, 2),
+        (8, {"padding": 1, "groups": 2}, 1),
+        (8, {"padding": 2, "dilation": 2}, 1),
+        (8, {"padding": 1, "stride": 2}, 1),  # and a scattering
+        (8, {"padding": 3}, 1),  # more than a kernel reaches: likewise
+    ],
+)
+def test_both_gradients_of_a_convolution_read_the_same_columns(fake, monkeypatch, filters, options, copies):
+    """Copied twice, on a GPU they take as long as a product; or those of g where they are the larger ones."""
+    monkeypatch.setenv("CUPY_TF32", "1")
+    x, weight = seeded(2, 8, 17, 21).data, seeded(filters, 8 // options.get("groups", 1), 3, 3).data
+    gradients = []
+    for device in ("gpu", "cpu"):
+        tensors = [Tensor(array, device=device, requires_grad=True) for array in (x, weight)]
+        y = ops.conv2d(*tensors, **options)
+        fake_cupy.card.launches.clear()
+        (y * y).sum().backward()
+        if device == "gpu":
+            assert fake_cupy.card.launches.count("gather_columns") == copies
+        gradients.append([tensor.grad for tensor in tensors])
+    for found, expected in zip(*gradients, strict=True):
+        assert_allclose(found, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler: the fake device has no kernels here")
+def test_both_gradients_of_a_transposed_convolution_read_the_same_columns(fake):
+    """As above; here both are those of the gradient in any case."""
+    gradients = []
+    for device in ("gpu", "cpu"):
+        arrays = seeded(2, 4, 5, 6).data, seeded(4, 3, 4, 4).data
+        tensors = [Tensor(array, device=device, requires_grad=True) for array in arrays]
+        y = ops.conv_transpose2d(*tensors, stride=2, padding=1)
+        fake_cupy.card.launches.clear()
+        (y * y).sum().backward()
+        if device == "gpu":
+            assert fake_cupy.card.launches == ["gather_columns", "write_product"]
+        gradients.append([tensor.grad for tensor in tensors])
+    for found, expected in zip(*gradients, strict=True):
+        assert_allclose(found, expected, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler: the fake device has no kernels here")

@@ -97,8 +97,8 @@ class DeviceKernels:
         """The sums (C,) that a kernel of channels.py makes parts of; x (N, C, …) is one of the arrays that it reads."""
         batch, channels = x.shape[:2]
         positions = x.size // max(1, batch * channels)
-        parts = max(1, min(positions, PARTS // channels))
-        found = [self.xp.zeros((channels, parts), x.dtype) for _ in range(sums)]
+        parts = max(1, min(positions, PARTS // max(1, channels)))
+        found = [self.xp.empty((channels, parts), x.dtype) for _ in range(sums)]
         sizes = channels, batch, positions, parts
         self._launch(name, {"REAL": x.dtype}, *read, *found, *switches, *sizes, count=channels * parts)
         return [part.sum(axis=1) for part in found]

@@ -106,6 +106,18 @@ def _turned_geometry(geometry: ConvGeometry) -> ConvGeometry | None:
     )
 
 
+def _shared_geometry(
+    backend: Backend, x: Array, grad: Array, geometry: ConvGeometry, groups: int
+) -> ConvGeometry | None:
+    """The geometry from g's size to x's, if both gradients are to be made from the columns of g that it describes: if
+    these are not many more than those of x, which dL/dw needs by itself.
+    """
+    turned = _turned_geometry(geometry)
+    if turned is None or 3 * grad.shape[1] * turned.positions > 4 * x.shape[1] * geometry.positions:
+        return None
+    return turned if share_columns(backend, grad, x.shape[1], turned, groups) else None
+
+
 def _turned_weight(weight: Array, groups: int) -> Array:
     """(O, C/groups, kh, kw) -> (C, O/groups, kh, kw): inputs and outputs exchanged, the kernel turned by 180°."""
     out_channels, in_group, kernel_h, kernel_w = weight.shape
@@ -145,14 +157,29 @@ class Conv2d(Function):
             grad = pass_positive(ctx.backend, grad, rectified)
             del rectified
             ctx.save(x, weight, None)  # y is as large as what comes now, and nobody needs it any more
-        grad_x, grad_w = both_gradients(
-            ctx,
-            weight,
-            lambda: input_gradient(ctx.backend, grad, weight, *options),
-            lambda: weight_gradient(ctx.backend, x, grad, *options),
-        )
+        if needs[0] and needs[1] and (turned := _shared_geometry(ctx.backend, x, grad, *options)):
+            # dL/dx_q = Σ_k w_k g_{q + padding − k·dilation} and dL/dw_k = Σ_q x_q g_{q + padding − k·dilation}
+            arguments = grad, _turned_weight(weight, ctx.groups), x, turned, ctx.groups
+            grad_x, grad_w = im2col_route.convolve_and_differentiate(ctx.backend, *arguments)
+            grad_w = _turned_weight(grad_w, ctx.groups)
+        else:
+            grad_x, grad_w = both_gradients(
+                ctx,
+                weight,
+                lambda: input_gradient(ctx.backend, grad, weight, *options),
+                lambda: weight_gradient(ctx.backend, x, grad, *options),
+            )
         grad_b = bias_gradient(ctx.backend, grad) if needs[2] else None
         return grad_x, grad_w, grad_b
+
+
+def share_columns(backend: Backend, x: Array, out_channels: int, geometry: ConvGeometry, groups: int) -> bool:
+    """Whether to make `convolve(x, …)` and `weight_gradient(x, …)` from one set of columns: where copying columns costs
+    as much as the products, on a GPU, and no other route is faster.
+    """
+    if not backend.large_products:
+        return False
+    return choose(backend, geometry, len(x), x.shape[1], out_channels, groups, x.dtype) == "im2col"
 
 
 def bias_gradient(backend: Backend, grad: Array) -> Array:

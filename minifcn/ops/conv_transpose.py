@@ -17,7 +17,7 @@ from minifcn.autograd.function import Context, Function
 from minifcn.autograd.tensor import Tensor
 from minifcn.backend import Array
 from minifcn.errors import ShapeError
-from minifcn.ops import phases, sparse_route
+from minifcn.ops import im2col_route, phases, sparse_route
 from minifcn.ops.conv import (
     bias_gradient,
     both_gradients,
@@ -25,6 +25,7 @@ from minifcn.ops.conv import (
     check_weight,
     convolve,
     input_gradient,
+    share_columns,
     weight_gradient,
 )
 from minifcn.ops.geometry import ConvGeometry, Size, is_intact
@@ -63,17 +64,21 @@ class ConvTranspose2d(Function):
 
     @staticmethod
     def backward(ctx: Context, grad: Array) -> tuple[Array | None, Array | None, Array | None]:
-        (y, weight), needs = ctx.saved, ctx.needs_input_grad
+        (y, weight), needs, (geometry, groups) = ctx.saved, ctx.needs_input_grad, (ctx.geometry, ctx.groups)
 
         def to_input() -> Array:
             if ctx.axes is None:
-                return convolve(ctx.backend, grad, weight, None, ctx.geometry, ctx.groups)
+                return convolve(ctx.backend, grad, weight, None, geometry, groups)
             vertical, horizontal = ctx.axes
             return multiply_axes(ctx.backend, [(vertical.T, 0), (horizontal.T, 1)], grad)  # (A_vᵀ G) A_h
 
-        grad_y, grad_w = both_gradients(
-            ctx, weight, to_input, lambda: weight_gradient(ctx.backend, grad, y, ctx.geometry, ctx.groups)
-        )
+        if needs[0] and needs[1] and share_columns(ctx.backend, grad, y.shape[1], geometry, groups):
+            arguments = grad, weight, y, geometry, groups
+            grad_y, grad_w = im2col_route.convolve_and_differentiate(ctx.backend, *arguments)
+        else:
+            grad_y, grad_w = both_gradients(
+                ctx, weight, to_input, lambda: weight_gradient(ctx.backend, grad, y, geometry, groups)
+            )
         grad_b = bias_gradient(ctx.backend, grad) if needs[2] else None
         return grad_y, grad_w, grad_b
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from devices import assert_array_equal, freeze, on_device, shares_memory
+from devices import assert_allclose, assert_array_equal, freeze, on_device, shares_memory
 from strategies import Machine, second_device
 
 from minifcn import Tensor, no_grad, ops
@@ -153,7 +153,8 @@ def test_only_what_is_asked_for_is_computed(name):
         complete = inputs_of(name)
         z = CASES[name][0](*complete)
         z.backward(np.ones(z.shape))
-        assert_array_equal(tensors[chosen].grad, complete[chosen].grad)
+        # Up to rounding: a device makes both gradients of a convolution from the same columns, if both are needed.
+        assert_allclose(tensors[chosen].grad, complete[chosen].grad, rtol=1e-14, atol=1e-14)
 
 
 @every_op
