@@ -53,6 +53,7 @@ def modules() -> dict[str, types.ModuleType]:
     cupy.random = types.SimpleNamespace(default_rng=_Generator, Generator=_Generator)
     cupy.get_default_memory_pool = lambda: _Pool
     cupy.RawModule = _RawModule
+    cupy.lib = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(as_strided=functions.as_strided))
     cupyx = made["cupyx"]
     cupyx.scipy = made["cupyx.scipy"]
     cupyx.scatter_add = functions.scatter("add")

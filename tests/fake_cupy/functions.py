@@ -167,3 +167,8 @@ def scatter(name: str) -> Any:
 
 
 __all__ = ["UNTAUGHT", "asnumpy", "call", "call_method", "get_array_module", "host_key", "scatter", "ufunc"]
+
+
+def as_strided(x: Any, shape: Any = None, strides: Any = None) -> Any:
+    """A view of the same memory, nothing of which CuPy checks either."""
+    return wrap(np.lib.stride_tricks.as_strided(operand(x), shape, strides))

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 import numpy as np
 import oracles
 import pytest
+from devices import assert_allclose, assert_array_equal
 from hypothesis import given
-from numpy.testing import assert_allclose, assert_array_equal
 from strategies import ConvCase, Machine, random_cases, seeded, small_convolutions
 
 from minifcn import Tensor, backend, ops
@@ -63,6 +63,7 @@ def test_its_gradients_agree_with_finite_differences(route, case: ConvCase):
         assert gradcheck(lambda *inputs: ops.conv2d(*inputs, **case.arguments), tensors)
 
 
+@pytest.mark.usefixtures("device")
 @random_cases
 @given(case=small_convolutions())
 def test_all_routes_give_the_same(case: ConvCase):
