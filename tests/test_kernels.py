@@ -378,11 +378,10 @@ def all_kernels():
     choices = {"REAL": ("float32", "float64"), "PLACE": ("uint8", "int64"), "INDEX": whole, "COUNT": whole}
     texts = []
     for name, kernel in KERNELS.items():
-        open_types = (*kernel.letters, "COUNT")
-        for chosen in itertools.product(*(choices[letter] for letter in open_types)):
+        for chosen in itertools.product(*(choices[word] for word in kernel.open_types)):
             assert set(chosen) <= set(C_TYPES)
             for size, matrix in MATRICES[name].items() if kernel.needs_matrix else [("", None)]:
-                text = kernel.source(name, dict(zip(open_types, chosen, strict=True)), matrix)
+                text = kernel.source(name, dict(zip(kernel.open_types, chosen, strict=True)), matrix)
                 texts.append(text.replace(f"void {name}(", f"void {'_'.join((name, *chosen))}{size}(", 1))
     return "\n".join(texts)
 

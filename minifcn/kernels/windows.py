@@ -1,4 +1,4 @@
-"""Kernels of what slides over images: columns, and pooling. Each result is gathered by the thread that owns it."""
+"""Kernels of what slides over images: a convolution's columns, and pooling."""
 
 from minifcn.kernels.kernel import Kernel
 
