@@ -6,8 +6,9 @@ from minifcn.kernels.kernel import Kernel
 def _transform(store: str) -> str:
     """C that makes matrix · tile · matrixᵀ, and runs `store` for each `value` of it, at (row, column).
 
-    The tile has BEFORE × BEFORE numbers, the result AFTER × AFTER. The matrix (AFTER, BEFORE) and the lengths of the
-    loops are constants: the compiler unrolls the loops, leaves out the zeros, and keeps all numbers in registers.
+    The tile has BEFORE × BEFORE numbers, the result AFTER × AFTER; `half` is matrix · tile. The matrix (AFTER, BEFORE)
+    and the lengths of the loops are constants: the compiler unrolls the loops, leaves out the zeros, and keeps all
+    numbers in registers.
     """
     return f"""
         const REAL matrix[AFTER][BEFORE] = MATRIX;
@@ -53,18 +54,18 @@ ROWS_OF_TILES = "int rows_per_image, int tile_columns, int first_row, int tile_r
 _TRANSFORM_TILES = Kernel(
     # x (N, C, H, W) -> (AFTER², C, t), or (AFTER², t, C) if channels_last: matrix · tile · matrixᵀ for some rows of
     # tiles, of BEFORE × BEFORE pixels each, `apart` from one to the next. An element is a tile of one channel.
-    f"const REAL* x, REAL* values, int channels, int height, int width, int apart, int padding_h, int padding_w, "
+    "const REAL* x, REAL* values, int channels, int height, int width, int apart, int padding_h, int padding_w, "
     f"int channels_last, {ROWS_OF_TILES}",
     """
-    const COUNT tiles = (COUNT)tile_rows * tile_columns;
-    const COUNT c = channels_last ? i % channels : i / tiles, t = channels_last ? i / channels : i % tiles;
-    const int line = first_row + t / tile_columns, n = line / rows_per_image;
-    const int top = line % rows_per_image * apart - padding_h, left = t % tile_columns * apart - padding_w;
-    const REAL* image = x + (n * (COUNT)channels + c) * height * width;"""
+        const COUNT tiles = (COUNT)tile_rows * tile_columns;
+        const COUNT c = channels_last ? i % channels : i / tiles, t = channels_last ? i / channels : i % tiles;
+        const int line = first_row + t / tile_columns, n = line / rows_per_image;
+        const int top = line % rows_per_image * apart - padding_h, left = t % tile_columns * apart - padding_w;
+        const REAL* image = x + (n * (COUNT)channels + c) * height * width;"""
     + _load("""
-            const int h = top + row, w = left + column;
-            const bool inside = h >= 0 && h < height && w >= 0 && w < width;
-            tile[row][column] = inside ? image[(COUNT)h * width + w] : (REAL)0;""")
+                const int h = top + row, w = left + column;
+                const bool inside = h >= 0 && h < height && w >= 0 && w < width;
+                tile[row][column] = inside ? image[(COUNT)h * width + w] : (REAL)0;""")
     + _transform("                values[(COUNT)(row * AFTER + column) * count + i] = value;"),
 )
 
