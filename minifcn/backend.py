@@ -166,7 +166,7 @@ class Backend:
 
     @property
     def large_products(self) -> bool:
-        """Whether one large product is always better here than several small ones, be they of what patches share."""
+        """Whether one large product is always better here than several small ones, even if it needs more copying."""
         return False
 
     @property
@@ -285,7 +285,7 @@ class _GpuBackend(Backend):
 
     @property
     def winograd(self) -> bool:
-        return gpu.precision() == "float32"  # its batched products take no part in TF32, whose plain ones are faster
+        return gpu.precision() == "float32"  # batched products, as Winograd's, know no TF32, and plain ones do
 
     @property
     def large_products(self) -> bool:

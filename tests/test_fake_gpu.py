@@ -374,11 +374,8 @@ def test_a_step_launches_the_kernels(fake):
     fake_cupy.card.launches.clear()
     step()
     launched = Counter(fake_cupy.card.launches)
-    others = {
-        "adam_step",
-        "sparse_times_rows",
-        "scatter_columns",
-    }  # the last for strides, and more filters than channels
+    # scatter_columns is for strides, and for more filters than channels where a kernel is larger than 3×3.
+    others = {"adam_step", "sparse_times_rows", "scatter_columns"}
     assert {*WINDOWS, *ELEMENTS, "sum_channels"} - set(launched) <= others
     assert launched["max_pool"] == launched["max_pool_gradient"] == 5
     assert launched["pass_positive"] == 15  # after each convolution but the three that score
@@ -388,7 +385,7 @@ def test_a_step_launches_the_kernels(fake):
 
 @pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler: the fake device has no kernels here")
 def test_batch_normalisation_is_few_launches(fake):
-    """Eleven passes over the memory in place of three, and as many over it again on the way back."""
+    """A launch for each array expression: forward, some ten arrays are read or written then, where four are enough."""
     x, weight, bias = (Tensor(np.ones(shape, np.float32), device="gpu") for shape in ((2, 3, 8, 8), 3, 3))
     x.requires_grad = weight.requires_grad = bias.requires_grad = True
     running = [fake.asarray(np.ones(3, np.float32)) for _ in range(2)]
@@ -422,7 +419,7 @@ def test_each_map_of_a_convolution_is_one_product(fake):
     ],
 )
 def test_both_gradients_of_a_convolution_read_the_same_columns(fake, monkeypatch, filters, options, copies):
-    """Copied twice, on a GPU they take as long as a product; or those of g where they are the larger ones."""
+    """Columns copied twice, each time for as long as a product takes with TF32; or the much larger ones of the two."""
     monkeypatch.setenv("CUPY_TF32", "1")
     x, weight = seeded(2, 8, 17, 21).data, seeded(filters, 8 // options.get("groups", 1), 3, 3).data
     gradients = []
@@ -440,7 +437,7 @@ def test_both_gradients_of_a_convolution_read_the_same_columns(fake, monkeypatch
 
 @pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler: the fake device has no kernels here")
 def test_both_gradients_of_a_transposed_convolution_read_the_same_columns(fake):
-    """As above; here both are those of the gradient in any case."""
+    """As above. Here both gradients need those of the output's gradient, whatever their number."""
     gradients = []
     for device in ("gpu", "cpu"):
         arrays = seeded(2, 4, 5, 6).data, seeded(4, 3, 4, 4).data
@@ -458,7 +455,7 @@ def test_both_gradients_of_a_transposed_convolution_read_the_same_columns(fake):
 @pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler: the fake device has no kernels here")
 @pytest.mark.parametrize(("size", "tile"), [((40, 50), winograd.TILE_6), ((20, 21), winograd.TILE_4)])
 def test_in_float32_a_convolution_of_many_channels_goes_winograd_s_way(fake, monkeypatch, size, tile):
-    """A fifth of the multiplications, by four or five launches; with a copy of V or U, turned round, it would lose."""
+    """im2col, with five times the multiplications; or V or U copied, to turn them round, before a product."""
     monkeypatch.setenv("CUPY_TF32", "0")
     x = Tensor(seeded(2, 16, *size, dtype=np.float32).data, device="gpu", requires_grad=True)
     weight = Tensor(seeded(24, 16, 3, 3, dtype=np.float32).data, device="gpu", requires_grad=True)

@@ -24,7 +24,7 @@ from minifcn import Tensor, ops
 from minifcn.backend import get_backend
 from minifcn.kernels import KERNELS, DeviceKernels
 from minifcn.kernels.kernel import C_TYPES
-from minifcn.ops import blocks, elementwise, im2col_route, loss, pool, reduce, winograd
+from minifcn.ops import blocks, elementwise, loss, pool, reduce, winograd
 from minifcn.ops.batch_norm import differentiate, normalise
 from minifcn.ops.blocks import Block
 from minifcn.ops.pool import pooling_geometry
@@ -34,7 +34,7 @@ TILES = (winograd.TILE_2, winograd.TILE_4, winograd.TILE_6)
 FUNCTIONS = {
     "gather_columns": blocks.gather_columns,
     "scatter_columns": blocks.scatter_columns,
-    "write_product": im2col_route.write_product,
+    "write_product": blocks.write_product,
     "evaluate_tiles": winograd.evaluate_tiles,
     "spread_tiles": winograd.spread_tiles,
     "write_tiles": winograd.write_tiles,
@@ -153,14 +153,14 @@ def tile_bands(geometry, batch, tile):
 
 @pytest.mark.usefixtures("device")
 @random_cases
-@given(small_convolutions(), st.sampled_from(TILES), st.booleans())
-def test_winograd_s_tiles(case, tile, relu):
+@given(small_convolutions(), st.sampled_from(TILES), st.booleans(), st.booleans())
+def test_winograd_s_tiles(case, tile, channels_last, relu):
     """A tile of another image or channel, or over the edge; a matrix transposed; rows and columns exchanged."""
     x, geometry = case.arrays()[0], geometry_of(case)
     y = random(len(x), case.weight_shape[0], *geometry.output_size, seed=1)
     bias = random(y.shape[1], seed=2) if case.bias_shape else None
     for band in tile_bands(geometry, len(x), tile):
-        assert_same("evaluate_tiles", x, band, tile, geometry.padding, relu)
+        assert_same("evaluate_tiles", x, band, tile, geometry.padding, channels_last)
         assert_same("spread_tiles", y, band, tile)
         products = random(tile.places, y.shape[1], band.rows * band.columns, seed=3)
         products[:, 0, 0] = np.nan  # at all places: a zero in a matrix stops it in a kernel, not in a product
@@ -179,7 +179,7 @@ def test_winograd_s_filters(tile):
 
 @pytest.mark.usefixtures("device")
 def test_large_arrays_are_counted_in_large_numbers(monkeypatch):
-    """Two thousand million elements, which no test has, and an int has not either."""
+    """More elements than an int can count, 2³¹ and up, which no test has."""
     geometry = ops.ConvGeometry.of_convolution("test", (9, 8), 3, 2, 1, 1)
     block = Block(slice(0, 2), slice(0, geometry.output_size[0]))
     monkeypatch.setattr("minifcn.kernels.device.LARGEST_INT", 432)  # x has so many
@@ -378,11 +378,10 @@ def all_kernels():
     choices = {"REAL": ("float32", "float64"), "PLACE": ("uint8", "int64"), "INDEX": whole, "COUNT": whole}
     texts = []
     for name, kernel in KERNELS.items():
-        open_types = (*kernel.letters, "COUNT")
-        for chosen in itertools.product(*(choices[letter] for letter in open_types)):
+        for chosen in itertools.product(*(choices[word] for word in kernel.open_types)):
             assert set(chosen) <= set(C_TYPES)
             for size, matrix in MATRICES[name].items() if kernel.needs_matrix else [("", None)]:
-                text = kernel.source(name, dict(zip(open_types, chosen, strict=True)), matrix)
+                text = kernel.source(name, dict(zip(kernel.open_types, chosen, strict=True)), matrix)
                 texts.append(text.replace(f"void {name}(", f"void {'_'.join((name, *chosen))}{size}(", 1))
     return "\n".join(texts)
 

@@ -1,14 +1,15 @@
 """Kernels of whole channels: sums over all images and positions, and batch normalisation.
 
-A sum of half a million numbers is cut into `parts`, of every so many-th position, one for each element: as many as keep
-a GPU busy, and neighbours in a row read neighbours in memory. What is left to add up is little (device.py).
+A sum over a channel may have half a million numbers. It is cut into `parts`, as many as keep a GPU busy, and an element
+is one part of one channel: part p takes the positions p, p + parts, p + 2·parts, … of every image, so that neighbouring
+threads read neighbours in memory. The sums (C, parts) that are left are added up in device.py.
 """
 
 from minifcn.kernels.kernel import Kernel
 
 
 def _for_positions_of_part(body: str) -> str:
-    """C that runs `body` for each position of one part of a channel c, which is `at` in (N, C, positions)."""
+    """C that runs `body` for each position of element i, a part of channel c; it is `at` in x (N, C, positions)."""
     return f"""
         const int c = i / parts;
         for (int n = 0; n < batch; ++n) {{
@@ -70,7 +71,8 @@ CHANNELS = {
         """,
     ),
     "batch_norm_gradient": Kernel(
-        # (g' - shift - (x - mean) slope) scale, with g' as above
+        # (g' - shift - (x - mean) slope) scale, with g' as above: the formula of BatchNorm, with shift = Σ g' / M,
+        # slope = r Σ g' x̂ / M and scale = γ r, each (C,)
         "const REAL* grad, const REAL* y, const REAL* x, const REAL* mean, const REAL* shift, const REAL* slope, "
         "const REAL* scale, REAL* grad_x, int relu, int channels, COUNT positions",
         """

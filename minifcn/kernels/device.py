@@ -16,8 +16,8 @@ from minifcn.kernels.source import KERNELS
 Array = Any
 BLOCK = 256  # threads
 LARGEST_GRID = 2**16  # blocks; a kernel's loop takes care of what is beyond
-PARTS = 2**18  # that a sum over channels is cut into: as many threads as keep a large GPU busy
-LARGEST_INT = 2**31 - LARGEST_GRID * BLOCK  # up to so many elements, the loop's next one is an int as well
+PARTS = 2**18  # that the sums of all channels are cut into, at most: as many threads as keep a large GPU busy
+LARGEST_INT = 2**31 - LARGEST_GRID * BLOCK  # below it, the number of the loop's next element is an int as well
 
 
 class DeviceKernels:
@@ -99,7 +99,7 @@ class DeviceKernels:
         positions = x.size // max(1, batch * channels)
         parts = max(1, min(positions, PARTS // max(1, channels)))
         found = [self.xp.empty((channels, parts), x.dtype) for _ in range(sums)]
-        sizes = channels, batch, positions, parts
+        sizes = channels, batch, positions, parts  # channels.SIZES
         self._launch(name, {"REAL": x.dtype}, *read, *found, *switches, *sizes, count=channels * parts)
         return [part.sum(axis=1) for part in found]
 
@@ -143,13 +143,20 @@ class DeviceKernels:
         return self._transform_tiles("spread_tiles", grad, band, tile.interpolate.T, tile, (0, 0), False)
 
     def _transform_tiles(
-        self, name: str, x: Array, band: Any, matrix: np.ndarray, tile: Any, padding: tuple[int, int], last: bool
+        self,
+        name: str,
+        x: Array,
+        band: Any,
+        matrix: np.ndarray,
+        tile: Any,
+        padding: tuple[int, int],
+        channels_last: bool,
     ) -> Array:
         channels, tiles = x.shape[1], band.rows * band.columns
-        values = self.xp.empty((tile.places, *((tiles, channels) if last else (channels, tiles))), x.dtype)
-        numbers = *x.shape[1:], tile.outputs, *padding, int(last), *_tiles(band)
+        values = self.xp.empty((tile.places, *((tiles, channels) if channels_last else (channels, tiles))), x.dtype)
+        numbers = *x.shape[1:], tile.outputs, *padding, int(channels_last), *_tiles(band)
         self._launch(name, {"REAL": x.dtype}, x, values, *numbers, count=channels * tiles, matrix=matrix)
-        return values.swapaxes(1, 2) if last else values
+        return values.swapaxes(1, 2) if channels_last else values
 
     def write_tiles(self, products: Array, bias: Array | None, y: Array, band: Any, tile: Any, relu: bool) -> None:
         some = products if bias is None else bias  # a pointer that nobody follows
@@ -180,7 +187,7 @@ class DeviceKernels:
     def _launch(
         self, name: str, types: dict[str, Any], *arguments: Any, count: int, matrix: np.ndarray | None = None
     ) -> None:
-        """Run a kernel over `count` elements. types: what its letters stand for; matrix: see Kernel.source.
+        """Run a kernel over `count` elements. types: what its open types stand for; matrix: see Kernel.source.
 
         CUDA takes the bytes of the arguments as they are, whatever they were meant to be: so whole numbers are given
         the size that is declared, arrays that are not contiguous are copied (and back, if the kernel writes to them),

@@ -1,4 +1,4 @@
-"""Kernels of single elements, pixels and parameters."""
+"""Kernels of single elements, pixels and parameters; and of a sparse matrix, row by row."""
 
 from minifcn.kernels.kernel import Kernel
 

@@ -1,9 +1,15 @@
-"""What a kernel is, and its whole text: CUDA C, one thread for each element of the result.
+"""What a kernel is, and how its text, CUDA C, is made whole.
 
-REAL is float or double, PLACE the type of a place in a pooling window, INDEX that of a sparse matrix's indices, COUNT
-that of a number of elements: int, or long long for arrays that need it, with which a kernel has up to twice as many
-instructions. They are replaced in the text. Every kernel ends with `COUNT count`, the number of elements, and runs over
-them in a loop whose stride is the size of the grid, so that any grid is right.
+A kernel says what is done for one element: a number of the result, or a patch, or a tile of several. Elements are
+counted by `i`, up to `count`, which is the last parameter of every kernel. `Kernel.source` puts a loop over them around
+it, whose stride is the size of the grid, so that any grid is right; and replaces the words in capitals:
+
+    REAL      float or double
+    COUNT     the type of a number of elements: int, or long long for arrays that need it, with which a kernel has up
+              to twice as many instructions
+    PLACE     the type of a place in a pooling window
+    INDEX     the type of a sparse matrix's indices
+    MATRIX    the numbers of the matrix that transforms a tile (tiles.py), which has AFTER rows and BEFORE columns
 """
 
 import re
@@ -18,7 +24,7 @@ C_TYPES = {
     "int64": "long long",
     "uint8": "unsigned char",
 }
-_LETTERS = ("REAL", "PLACE", "INDEX")
+_OPEN_TYPES = ("REAL", "PLACE", "INDEX")
 
 
 @dataclass(frozen=True)
@@ -29,19 +35,19 @@ class Kernel:
     body: str
 
     @property
-    def letters(self) -> tuple[str, ...]:
-        """The types that it leaves open, but COUNT, which each kernel does."""
-        return tuple(letter for letter in _LETTERS if re.search(rf"\b{letter}\b", self.parameters))
+    def open_types(self) -> tuple[str, ...]:
+        """The words for types that are chosen at a launch: those in its parameters, and COUNT."""
+        return (*(word for word in _OPEN_TYPES if re.search(rf"\b{word}\b", self.parameters)), "COUNT")
 
     @property
     def needs_matrix(self) -> bool:
-        """Whether it transforms tiles (tiles.py), by a matrix that is written into the text."""
+        """Whether it transforms tiles, by a matrix that is written into the text."""
         return "MATRIX" in self.body
 
     def source(self, name: str, types: dict[str, str], matrix: np.ndarray | None = None) -> str:
         """The whole text for `nvcc` or NVRTC; types: {"REAL": "float32", "COUNT": "int32", …}, NumPy's names.
 
-        matrix: the constant MATRIX, of AFTER rows and BEFORE columns.
+        matrix: what MATRIX stands for, (AFTER, BEFORE).
         """
         text = (
             f'extern "C" __global__ void {name}({self.parameters}, COUNT count) {{\n'
@@ -49,7 +55,7 @@ class Kernel:
             "    for (COUNT i = (COUNT)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += step) {"
             f"{self.body}    }}\n}}\n"
         )
-        words = {letter: C_TYPES[types[letter]] for letter in (*self.letters, "COUNT")}
+        words = {word: C_TYPES[types[word]] for word in self.open_types}
         if matrix is not None:
             rows = ", ".join("{" + ", ".join(f"(REAL){number!r}" for number in row) + "}" for row in matrix.tolist())
             text = re.sub(r"\bMATRIX\b", f"{{{rows}}}", text)

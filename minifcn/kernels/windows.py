@@ -1,4 +1,4 @@
-"""Kernels of what slides over images: columns, and pooling. Each result is gathered by the thread that owns it."""
+"""Kernels of what slides over images: a convolution's columns, and pooling."""
 
 from minifcn.kernels.kernel import Kernel
 
@@ -37,7 +37,7 @@ def _for_windows_around_pixel(body: str) -> str:
 WINDOWS = {
     "gather_columns": Kernel(
         # im2col: x (N, C, H, W) -> columns (C, kh·kw, rows, N, Wo), the layout of ops/blocks.py. An element is a
-        # position of one channel, whose whole patch is copied: what is divided to find it is divided once.
+        # position of one channel, whose whole patch is copied, so that the slow divisions are made once for all of it.
         f"const REAL* x, REAL* columns, {GEOMETRY}, {BAND}",
         """
         const COUNT positions = (COUNT)rows * batch * out_width, c = i / positions, position = i % positions;
@@ -82,7 +82,7 @@ WINDOWS = {
         REAL value = product[i];
         if (has_bias) value += bias[o];
         if (relu) value = value > 0 || value != value ? value : (REAL)0;
-        COUNT image = o, place = position;  // of one image: its rows follow one another
+        COUNT image = o, place = position;  // of a single image, whose rows follow one another: without a division
         if (batch > 1) {
             const COUNT line = position / out_width;
             image += line % batch * channels;

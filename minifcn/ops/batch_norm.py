@@ -85,9 +85,9 @@ def differentiate(
     y: Array | None,
     grad_x: Array,
 ) -> tuple[Array, Array]:
-    """BatchNorm's backward of some channels, into grad_x; if y is given, ReLU passed where y > 0. Returns dL/dγ, dL/dβ.
+    """BatchNorm's backward of some channels: dL/dx into grad_x. Returns dL/dγ and dL/dβ, (c,).
 
-    grad, x, y, grad_x: (N, c, positions); weight, mean, rate: (c,).
+    grad, x, y, grad_x: (N, c, positions), y the result if ReLU cut it off, else None; weight, mean and rate r: (c,).
     """
     xp, count = backend.xp, x.size // x.shape[1]
     if y is not None:

@@ -9,7 +9,7 @@ down, so a convolution is a sum of kh products, one for each row of the kernel, 
 
 With the rows outermost and the images next, Z_i is a plain matrix without another copy. Where the weights are larger
 than the columns (fc6), cutting W into W_i would cost more than it saves, and the columns hold whole patches (kh·kw). So
-they do on a GPU, which wants one product, as large as the memory allows, more than it minds the copying.
+they do on a GPU, which wants one product, as large as the budget allows, more than it minds the copying.
 """
 
 import functools
@@ -41,7 +41,9 @@ class Block:
 
 
 def has_whole_patches(backend: Backend, geometry: ConvGeometry, batch: int, out_channels: int) -> bool:
-    """Whether columns hold whole patches: no rows to share, or fewer positions than filters, as in fc6."""
+    """Whether columns hold whole patches: on a GPU always; else with no rows to share, or fewer positions than filters,
+    as in fc6.
+    """
     if backend.large_products:
         return True
     return geometry.kernel_size[0] == 1 or geometry.stride[0] != 1 or batch * geometry.positions < out_channels

@@ -109,8 +109,8 @@ def _turned_geometry(geometry: ConvGeometry) -> ConvGeometry | None:
 def _shared_geometry(
     backend: Backend, x: Array, grad: Array, geometry: ConvGeometry, groups: int
 ) -> ConvGeometry | None:
-    """The geometry from g's size to x's, if both gradients are to be made from the columns of g that it describes: if
-    these are not many more than those of x, which dL/dw needs by itself.
+    """The geometry from g's size to x's, if both gradients are to be made from the columns of g: where sharing columns
+    pays, and those of g are at most 4/3 of those of x, from which dL/dw would be made otherwise. Else None.
     """
     turned = _turned_geometry(geometry)
     if turned is None or 3 * grad.shape[1] * turned.positions > 4 * x.shape[1] * geometry.positions:

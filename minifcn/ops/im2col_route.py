@@ -138,9 +138,11 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
 def convolve_and_differentiate(
     backend: Backend, x: Array, weight: Array, grad: Array, geometry: ConvGeometry, groups: int
 ) -> tuple[Array, Array]:
-    """convolve(x, weight) and weight_gradient(x, grad), in one go: both read the same columns, whole patches of x.
+    """convolve(x, weight) and weight_gradient(x, grad) from the same columns, whole patches of x: for a GPU, on which
+    copying columns may take as long as a product with them.
 
-    On a GPU copying columns takes as long as a product with them.
+    x (N, C, H, W), weight (O, C/groups, kh, kw), grad (N, O, Ho, Wo) -> y, as grad, and dL/dw, as weight. In Conv2d's
+    backward pass x is its g, y its dL/dx, and grad its x: the columns are those of g.
     """
     xp, out_channels = backend.xp, len(weight)
     y = xp.empty((len(x), out_channels, *geometry.output_size), x.dtype)

@@ -9,8 +9,9 @@
     "winograd-filters", "winograd-filters-4x4"  the same by blocks of filters (winograd_filters.py): for many channels
     "sparse"           multiplication by the explicit sparse matrix (geometry.py): the definition, and the slowest
 
-`conv_route` forces one, to compare or to learn; without it `choose` takes the fastest, by a table of measurements. It
-is a part of the source, and nothing is measured at run time, so that one computation always takes the same route.
+`conv_route` forces one, to compare or to learn; without it `choose` takes the fastest, by a table of measurements (for
+a GPU: of what was reckoned). It is a part of the source, and nothing is measured at run time, so that one computation
+always takes the same route.
 """
 
 import contextlib
@@ -53,8 +54,8 @@ _FROM_PIXELS: tuple[tuple[int, tuple[tuple[int, str], ...]], ...] = (  # channel
     (32, ((2304, "winograd-6x6"),)),
     (1, ((1024, "im2col-rows"),)),
 )
-# The same where one large product is better than many small ones, on a GPU. Reckoned, not measured: see
-# docs/convolution.md.
+# The same where one large product is better than many small ones, on a GPU, where none of _FASTER is taken. Reckoned,
+# not measured: see docs/convolution.md.
 _FROM_PIXELS_AT_ONCE: tuple[tuple[int, tuple[tuple[int, str], ...]], ...] = (
     (16, ((256, "winograd-4x4"), (2048, "winograd-6x6"))),
     (1, ()),
@@ -110,7 +111,8 @@ def choose(
             return "im2col"
         pixels, fewer = batch * geometry.positions, min(channels, out_channels)
         at_once = backend.large_products
-        ways = next(ways for fewest, ways in (_FROM_PIXELS_AT_ONCE if at_once else _FROM_PIXELS) if fewer >= fewest)
+        table = _FROM_PIXELS_AT_ONCE if at_once else _FROM_PIXELS
+        ways = next(ways for fewest, ways in table if fewer >= fewest)
         route = next((route for least, route in reversed(ways) if pixels >= least), "im2col")
         if not at_once and fewer >= _FASTER_FROM_CHANNELS and pixels >= _FASTER_FROM_PIXELS:
             for faster in _FASTER:

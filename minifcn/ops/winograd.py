@@ -24,7 +24,8 @@ route. A number that is not finite, or far larger than its neighbours, spoils al
 only its own patches.
 
 Tiles are worked on in bands that fit the cache: copied there once, transformed, multiplied, transformed back, and the
-bias added and negative numbers cut off before the band leaves it. Bands are shared out over the CPU's threads.
+bias added and negative numbers cut off before the band leaves it. Bands are shared out over the CPU's threads. On a GPU
+each step is one kernel (kernels/tiles.py) or one batched product, and a band is as large as the budget allows.
 """
 
 import itertools
@@ -273,8 +274,9 @@ def split(
 ) -> list[list[Band]]:
     """All rows of tiles, in one contiguous share for each worker, each cut into bands of about equal size.
 
-    A band has so many tiles that V and M fit the cache, but at least so many that they are twice as large as U, which
-    is read for each band; and never so many that one of them is over the budget, unless a single row is.
+    A band has so many tiles that V and M fit the cache (no bound on a GPU), but at least so many that they are twice as
+    large as U, which is read for each band; and never so many that one of them is over the budget, unless a single row
+    is.
     """
     rows_per_image, columns = (-(-size // tile.outputs) for size in geometry.output_size)
     both = channels + out_channels
@@ -297,7 +299,8 @@ def evaluate_tiles(
 ) -> Array:
     """V = Bᵀ d B for the tiles d of a band, the images padded with zeros: x (N, C, H, W) -> (p, C, t).
 
-    channels_last: how a device lays V in memory, for products that read it turned round. On the CPU BLAS minds not.
+    channels_last: whether a device lays V in memory as (p, t, C), for a product that reads it transposed. The result is
+    the same, and NumPy's way does not look at it.
     """
     tiles = gather(backend, "tiles", x, band, size=tile.inputs, step=tile.outputs, padding=padding)
     evaluate = backend.xp.asarray(tile.evaluate_input, x.dtype)

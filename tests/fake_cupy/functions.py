@@ -166,9 +166,19 @@ def scatter(name: str) -> Any:
     return function
 
 
-__all__ = ["UNTAUGHT", "asnumpy", "call", "call_method", "get_array_module", "host_key", "scatter", "ufunc"]
-
-
 def as_strided(x: Any, shape: Any = None, strides: Any = None) -> Any:
-    """A view of the same memory, nothing of which CuPy checks either."""
+    """cupy.lib.stride_tricks.as_strided: a view of the same memory, unchecked, as CuPy's is."""
     return wrap(np.lib.stride_tricks.as_strided(operand(x), shape, strides))
+
+
+__all__ = [
+    "UNTAUGHT",
+    "as_strided",
+    "asnumpy",
+    "call",
+    "call_method",
+    "get_array_module",
+    "host_key",
+    "scatter",
+    "ufunc",
+]
