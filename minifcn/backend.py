@@ -301,7 +301,7 @@ class _GpuBackend(Backend):
 
     @property
     def budget_bytes(self) -> int:
-        # A convolution has some of this size at a time, and the network needs the rest: an eighth of all, at most.
+        # A product of so many bytes of columns keeps a card busy; of a small memory an eighth leaves room for the rest.
         memory = self.xp.get_default_memory_pool().get_limit() or self._total_bytes
         return _budget_bytes or max(2**20, min(2**27, memory // 8))
 

@@ -407,21 +407,23 @@ def test_each_map_of_a_convolution_is_one_product(fake):
 
 @pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler: the fake device has no kernels here")
 @pytest.mark.parametrize(
-    ("filters", "options", "copies"),
+    ("filters", "kernel", "options", "copies"),
     [
-        (8, {"padding": 1}, 1),
-        (10, {"padding": (1, 2)}, 1),  # 10·17·21 positions of x are less than 4/3 of 8·17·23 of y
-        (12, {"padding": 1}, 2),
-        (8, {"padding": 1, "groups": 2}, 1),
-        (8, {"padding": 2, "dilation": 2}, 1),
-        (8, {"padding": 1, "stride": 2}, 1),  # and a scattering
-        (8, {"padding": 3}, 1),  # more than a kernel reaches: likewise
+        (8, 3, {"padding": 1}, (1, 0)),
+        (15, 3, {"padding": 1}, (1, 0)),  # 3·15 columns of g in place of 2·15 and 2·8 of x
+        (17, 3, {"padding": 1}, (2, 0)),
+        (10, 5, {"padding": 2}, (1, 0)),  # 3·10 in place of 4·8
+        (11, 5, {"padding": 2}, (1, 1)),
+        (8, 3, {"padding": 1, "groups": 2}, (1, 0)),
+        (8, 3, {"padding": 2, "dilation": 2}, (1, 0)),
+        (8, 3, {"padding": 1, "stride": 2}, (1, 1)),
+        (8, 3, {"padding": 3}, (1, 1)),  # more than a kernel reaches
     ],
 )
-def test_both_gradients_of_a_convolution_read_the_same_columns(fake, monkeypatch, filters, options, copies):
+def test_both_gradients_of_a_convolution_read_the_same_columns(fake, monkeypatch, filters, kernel, options, copies):
     """Columns copied twice, each time for as long as a product takes with TF32; or the much larger ones of the two."""
     monkeypatch.setenv("CUPY_TF32", "1")
-    x, weight = seeded(2, 8, 17, 21).data, seeded(filters, 8 // options.get("groups", 1), 3, 3).data
+    x, weight = seeded(2, 8, 17, 21).data, seeded(filters, 8 // options.get("groups", 1), kernel, kernel).data
     gradients = []
     for device in ("gpu", "cpu"):
         tensors = [Tensor(array, device=device, requires_grad=True) for array in (x, weight)]
@@ -429,7 +431,8 @@ def test_both_gradients_of_a_convolution_read_the_same_columns(fake, monkeypatch
         fake_cupy.card.launches.clear()
         (y * y).sum().backward()
         if device == "gpu":
-            assert fake_cupy.card.launches.count("gather_columns") == copies
+            launches = fake_cupy.card.launches
+            assert (launches.count("gather_columns"), launches.count("scatter_columns")) == copies
         gradients.append([tensor.grad for tensor in tensors])
     for found, expected in zip(*gradients, strict=True):
         assert_allclose(found, expected, rtol=1e-11, atol=1e-11)

@@ -124,7 +124,7 @@ def test_columns(case):
     x, geometry = case.arrays()[0], geometry_of(case)
     for block in bands(geometry, len(x)):
         assert_same("gather_columns", x, geometry, block, True)
-        columns = to_host(kernels().gather_columns(on_device(x), geometry, block))
+        columns = to_host(kernels().gather_columns(on_device(x), geometry, block, True))
         columns = random(*columns.shape, seed=case.seed)
         assert_same("scatter_columns", columns, x, geometry, block)
 

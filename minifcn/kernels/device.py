@@ -27,7 +27,7 @@ class DeviceKernels:
         self.xp = xp
         self._compiled: dict[tuple[Any, ...], Any] = {}
 
-    def gather_columns(self, x: Array, geometry: Any, block: Any, whole: bool = True) -> Array:
+    def gather_columns(self, x: Array, geometry: Any, block: Any, whole: bool) -> Array:
         """(C, kh·kw, rows, n, Wo); a device always takes whole patches (see Backend.large_products)."""
         x, rows = x[block.images], block.row_count
         columns = self.xp.empty((x.shape[1], geometry.taps, rows, len(x), geometry.output_size[1]), x.dtype)

@@ -101,7 +101,7 @@ TILES = {
         "const REAL* totals, REAL* grad_weight, int shares",
         _load("""
                 REAL sum = 0;
-                #pragma unroll 1
+                #pragma unroll 1  // there are BEFORE² copies of this loop already
                 for (int share = 0; share < shares; ++share) {
                     sum += totals[((COUNT)(share * BEFORE + row) * BEFORE + column) * count + i];
                 }

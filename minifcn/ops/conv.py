@@ -29,6 +29,7 @@ from minifcn.ops.routes import WINOGRAD, choose, is_forced
 
 # Of weights, for both gradients at once. Of more, either gradient keeps all threads busy by itself (large_weights.py).
 AT_ONCE_BYTES = 16 * 2**20
+MOST_TURNED_TAPS = 9  # of kernels with which dL/dx is computed like a convolution; by larger ones col2im is faster
 
 
 def convolve(
@@ -70,7 +71,7 @@ def input_gradient(backend: Backend, grad: Array, weight: Array, geometry: ConvG
         parts = input_gradient(backend, grad, taps, phases.phase_geometry(geometry), groups)
         return phases.merge_images(backend, parts, geometry)
     turned = _turned_geometry(geometry)
-    if turned is not None and geometry.taps <= 9:
+    if turned is not None and geometry.taps <= MOST_TURNED_TAPS:
         return convolve(backend, grad, _turned_weight(weight, groups), None, turned, groups)
     return im2col_route.input_gradient(backend, grad, weight, geometry, groups)
 
@@ -109,11 +110,16 @@ def _turned_geometry(geometry: ConvGeometry) -> ConvGeometry | None:
 def _shared_geometry(
     backend: Backend, x: Array, grad: Array, geometry: ConvGeometry, groups: int
 ) -> ConvGeometry | None:
-    """The geometry from g's size to x's, if both gradients are to be made from the columns of g: where sharing columns
-    pays, and those of g are at most 4/3 of those of x, from which dL/dw would be made otherwise. Else None.
+    """The geometry from g's size to x's, if both gradients are to be made from the columns of g; else None.
+
+    Counted are columns that pass through memory. Shared, those of g are written once and read twice. Otherwise each
+    gradient writes and reads its own: dL/dw those of x, dL/dx those of g, or by col2im as many as x has.
     """
     turned = _turned_geometry(geometry)
-    if turned is None or 3 * grad.shape[1] * turned.positions > 4 * x.shape[1] * geometry.positions:
+    if turned is None:
+        return None
+    of_grad, of_x = grad.shape[1] * turned.positions, x.shape[1] * geometry.positions
+    if 3 * of_grad > 2 * of_x + 2 * (of_grad if geometry.taps <= MOST_TURNED_TAPS else of_x):
         return None
     return turned if share_columns(backend, grad, x.shape[1], turned, groups) else None
 
