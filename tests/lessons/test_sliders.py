@@ -1,10 +1,9 @@
 """Sliders where a reader can drag them, pictures of the examples where nobody can, and nothing else in either."""
 
 import nbformat
-from nbclient import NotebookClient
 
 from course import sliders
-from course.notebooks import LESSONS_FOLDER
+from course.notebooks import LESSONS_FOLDER, execute
 
 EXAMPLES = [{"size": 3, "step": 1}, {"size": 5, "step": 2}]
 CELL = """
@@ -24,8 +23,7 @@ def sentence(size, step):
 
 def run_in_notebook():
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
-    client = NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(LESSONS_FOLDER)}})
-    client.execute()
+    execute(notebook, LESSONS_FOLDER)
     return notebook.cells[0].outputs
 
 
