@@ -314,8 +314,10 @@ def backpropagate(root: Node, seed: Array) -> list[tuple[Tensor, Array, bool]]:
     given: set[int] = {id(seed)}  # arrays that more than one holder may see
     leaves: list[Tensor] = []
     for node in order:
-        leaves += _pass_on(node, grads)
-        node.free()
+        try:
+            leaves += _pass_on(node, grads)
+        finally:  # one that failed, too: it may have let go of what a second try would need
+            node.free()
     result = []
     for leaf in leaves:
         grad = grads[leaf]
@@ -357,7 +359,7 @@ def _reverse_topological(root: Node) -> list[Node]:
             if node.context is None:
                 raise GraphError(
                     f"backward: this graph was already used (its {node.name} has been freed); the gradients are in "
-                    "the leaves' .grad. To differentiate again, run the forward computation again."
+                    "the leaves' .grad, unless it failed. To differentiate again, run the forward computation again."
                 )
             entered.add(node)
             stack.append((node, True))
