@@ -504,6 +504,29 @@ def test_the_memory_of_a_convolution_keeps_to_the_budget(fake, monkeypatch):
     assert fake_cupy.card.peak_bytes - before < 2 * x.data.nbytes + 2 * 2**20  # the gradient, and its copy in `.grad`
 
 
+@pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler: the fake device has no kernels here")
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_memory_of_winograd_s_way_keeps_to_the_budget(fake, monkeypatch, turned):
+    """V and M of a band, or V and dM; those of the last band held while the next are made; or a copy of the whole batch
+    for each band, where a kernel cannot read the array as it lies: a second image is all that is copied.
+    """
+    monkeypatch.setenv("CUPY_TF32", "0")
+    monkeypatch.setattr(minifcn.backend, "_budget_bytes", 2**20)
+    arrays = [fake.asarray(np.ones((6, 16, 96, 96), np.float32)) for _ in range(2)]
+    if turned:
+        arrays = [array.swapaxes(2, 3) for array in arrays]
+    x = Tensor(arrays[0], device="gpu")
+    weight = Tensor(np.ones((16, 16, 3, 3), np.float32), device="gpu", requires_grad=True)
+    room = 2.2 * 2**20 + (2 * x.data[0].nbytes if turned else 0)  # a band may begin in one image and end in the next
+    before, fake_cupy.card.peak_bytes = fake_cupy.card.used_bytes, 0
+    y = ops.conv2d(x, weight, padding=1)
+    assert fake_cupy.card.peak_bytes - before < y.data.nbytes + room
+    before, fake_cupy.card.peak_bytes = fake_cupy.card.used_bytes, 0
+    y.backward(arrays[1])  # to the weights: to x it would be another convolution
+    assert fake_cupy.card.peak_bytes - before < room
+    assert fake_cupy.card.launches.count("evaluate_tiles") > 6
+
+
 def test_what_backward_is_done_with_is_free(fake):
     """A gradient that is masked already, or the map y that masked it, held while the next are made: 125 MB in FCN-8s.
 

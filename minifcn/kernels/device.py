@@ -145,13 +145,14 @@ class DeviceKernels:
     def _transform_tiles(
         self, name: str, x: Array, band: Any, matrix: np.ndarray, tile: Any, padding: tuple[int, int], last: bool
     ) -> Array:
-        channels, tiles = x.shape[1], band.rows * band.columns
+        x, channels, tiles = x[band.images], x.shape[1], band.rows * band.columns
         values = self.xp.empty((tile.places, *((tiles, channels) if last else (channels, tiles))), x.dtype)
         numbers = *x.shape[1:], tile.outputs, *padding, int(last), *_tiles(band)
         self._launch(name, {"REAL": x.dtype}, x, values, *numbers, count=channels * tiles, matrix=matrix)
         return values.swapaxes(1, 2) if last else values
 
     def write_tiles(self, products: Array, bias: Array | None, y: Array, band: Any, tile: Any, relu: bool) -> None:
+        y = y[band.images]
         some = products if bias is None else bias  # a pointer that nobody follows
         numbers = int(bias is not None), int(relu), *y.shape[1:], *_tiles(band)
         count, types = y.shape[1] * band.rows * band.columns, {"REAL": y.dtype}
@@ -246,5 +247,5 @@ def _pixels(logits: Array) -> tuple[int, int]:
 
 
 def _tiles(band: Any) -> tuple[int, ...]:
-    """tiles.ROWS_OF_TILES for a band of Winograd's tiles."""
-    return band.rows_per_image, band.columns, band.start, band.rows
+    """tiles.ROWS_OF_TILES for a band of Winograd's tiles, counted from the first of its images on."""
+    return band.rows_per_image, band.columns, band.start % band.rows_per_image, band.rows

@@ -2,8 +2,8 @@
 
 REAL is float or double, PLACE the type of a place in a pooling window, INDEX that of a sparse matrix's indices, COUNT
 that of a number of elements: int, or long long for arrays that need it, with which a kernel has up to twice as many
-instructions. They are replaced in the text. Every kernel ends with `COUNT count`, the number of elements, and runs over them in a
-loop whose stride is the size of the grid, so that any grid is right.
+instructions. They are replaced in the text. Every kernel ends with `COUNT count`, the number of elements, and runs over
+them in a loop whose stride is the size of the grid, so that any grid is right.
 """
 
 import re
