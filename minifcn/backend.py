@@ -250,8 +250,11 @@ class _GpuBackend(Backend):
 
     def explain(self, error: Exception, what: str, inputs: Sequence[int] = ()) -> None:
         explained = gpu.explain(self.xp, self.name, error, what, inputs)
-        if explained is not None:
-            raise explained from error
+        try:
+            if explained is not None:
+                raise explained from error
+        finally:
+            del explained  # or it would hold itself, and what the operation computed with, until garbage is collected
 
     def limit_memory(self, size: int) -> None:
         # For arrays: workspaces of cuBLAS and the kernels themselves come on top.

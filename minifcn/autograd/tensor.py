@@ -240,10 +240,14 @@ class Tensor:
 
 def _add_to_leaf(leaf: Tensor, grad: Array, owned: bool) -> None:
     """Accumulate without ever changing or sharing memory that somebody else holds."""
-    if leaf.grad is not None:
-        grad = leaf.grad + grad
-    elif not owned:
-        grad = grad.copy()
+    try:
+        if leaf.grad is not None:
+            grad = leaf.grad + grad
+        elif not owned:
+            grad = grad.copy()
+    except Exception as error:
+        leaf.backend.explain(error, f"adding up a gradient of {tuple(leaf.shape)}", [id(leaf)])
+        raise
     leaf.grad = leaf.backend.asarray(grad)  # sums of single numbers are NumPy scalars, not arrays
 
 
@@ -274,19 +278,19 @@ class Node:
         """Let go of the saved arrays and of everything behind this node."""
         self.context, self.parents = None, ()
 
+    def explain(self, error: Exception) -> None:
+        """Raise what an error on the way back through this node means, if its backend knows."""
+        shapes = ", ".join(str(tuple(shape)) for shape in self.input_shapes if shape is not None)
+        inputs = [id(one) for one in (*self.parents, *self.context.saved)]  # a fixed weight is no parent
+        self.context.backend.explain(error, f"{self.name}.backward of {shapes}", inputs)
+
     def input_grads(self, found: dict[Node | Tensor, Array]) -> Iterator[tuple[Node | Tensor, Array]]:
         """Each parent that wants a gradient, with that gradient in the shape of the input.
 
         found: the gradients so far. The output's own is taken out in the call, so that the operation alone holds it,
         and its memory is free as soon as that is done with it.
         """
-        try:
-            grads = self.function.backward(self.context, found.pop(self))
-        except Exception as error:
-            shapes = ", ".join(str(tuple(shape)) for shape in self.input_shapes if shape is not None)
-            inputs = [id(one) for one in (*self.parents, *self.context.saved)]  # a fixed weight is no parent
-            self.context.backend.explain(error, f"{self.name}.backward of {shapes}", inputs)
-            raise
+        grads = self.function.backward(self.context, found.pop(self))
         grads = grads if isinstance(grads, tuple) else (grads,)
         if len(grads) != len(self.parents):
             raise GraphError(f"{self.name}.backward gave {len(grads)} gradients for {len(self.parents)} inputs.")
@@ -316,6 +320,9 @@ def backpropagate(root: Node, seed: Array) -> list[tuple[Tensor, Array, bool]]:
     for node in order:
         try:
             leaves += _pass_on(node, grads)
+        except Exception as error:
+            node.explain(error)
+            raise
         finally:  # one that failed, too: it may have let go of what a second try would need
             node.free()
     result = []

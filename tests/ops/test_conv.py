@@ -165,6 +165,17 @@ def peak_bytes(function):
         tracemalloc.stop()
 
 
+@pytest.mark.cpu_only("on a GPU both are made from the same columns")
+@pytest.mark.parametrize("convolve", [ops.conv2d, ops.conv_transpose2d])
+def test_each_gradient_goes_its_own_way(monkeypatch, convolve):
+    """From one set of whole patches, block after block, on one thread: right, and several times slower."""
+    monkeypatch.setattr("minifcn.ops.im2col_route.convolve_and_differentiate", None)
+    x, weight = seeded(1, 2, 6, 6), seeded(2, 2, 3, 3)
+    convolve(x, weight, padding=1).sum().backward()
+    assert x.grad is not None
+    assert weight.grad is not None
+
+
 @pytest.mark.cpu_only("the memory measured is the host's")
 def test_the_columns_are_never_whole():
     """im2col of the whole layer, or kept for backward: 9 times the input, 38 MB here."""
