@@ -39,6 +39,7 @@ from minifcn.kernels.windows import WINDOWS
 from minifcn.models import surgery
 from minifcn.models.dense_prediction import atrous, framed
 from minifcn.ops import winograd
+from minifcn.ops.conv import share_columns
 from minifcn.training import SGD, Adam, loop, segmentation_loss
 from minifcn.training.losses import LOSSES
 from minifcn.weights import Preprocessing
@@ -436,6 +437,27 @@ def test_both_gradients_of_a_convolution_read_the_same_columns(fake, monkeypatch
         gradients.append([tensor.grad for tensor in tensors])
     for found, expected in zip(*gradients, strict=True):
         assert_allclose(found, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(("groups", "shared"), [(1, False), (2, True)])
+def test_columns_are_shared_where_winograd_s_way_is_closed(fake, monkeypatch, groups, shared):
+    """In float32 the sets of a convolution with groups, which has no other way, would copy their columns twice."""
+    monkeypatch.setenv("CUPY_TF32", "0")
+    geometry = ops.ConvGeometry.of_convolution("test", (20, 20), 3, 1, 1, 1)
+    grad = fake.asarray(np.zeros((1, 32, 20, 20), np.float32))
+    assert share_columns(fake, grad, 32, geometry, groups) == shared
+
+
+@pytest.mark.parametrize("convolve", [ops.conv2d, ops.conv_transpose2d])
+@pytest.mark.parametrize("needed", [0, 1])
+def test_a_gradient_that_nobody_asks_for_is_not_made(fake, convolve, needed):
+    """That of the pictures, or of fixed weights, because the other one needs the same columns."""
+    tensors = [Tensor(seeded(*shape).data, device="gpu") for shape in ((1, 2, 6, 6), (2, 2, 3, 3))]
+    tensors[needed].requires_grad = True
+    y = convolve(*tensors, padding=1)
+    fake_cupy.card.products.clear()
+    y.sum().backward()
+    assert fake_cupy.card.products == [2]
 
 
 @pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler: the fake device has no kernels here")

@@ -23,6 +23,7 @@ from strategies import PoolCase, convolutions, poolings, random_cases, small_con
 from minifcn import Tensor, ops
 from minifcn.backend import get_backend
 from minifcn.kernels import KERNELS, DeviceKernels
+from minifcn.kernels import device as kernels_device
 from minifcn.kernels.kernel import C_TYPES
 from minifcn.ops import blocks, elementwise, im2col_route, loss, pool, reduce, winograd
 from minifcn.ops.batch_norm import differentiate, normalise
@@ -189,6 +190,12 @@ def test_large_arrays_are_counted_in_large_numbers(monkeypatch):
     assert types == {"pass_positive": np.int32, "gather_columns": np.int64}
 
 
+def test_the_loop_s_next_element_is_an_int_too():
+    """The last element of a thread, plus the size of the grid, beyond 2³¹ - 1: it then begins again, at -2³¹."""
+    last = kernels_device.LARGEST_INT - 2  # of the largest array that is counted by an int
+    assert last + kernels_device.LARGEST_GRID * kernels_device.BLOCK < 2**31
+
+
 @pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler here")
 def test_no_int_counts_elements(monkeypatch):
     """A product of ints, where arrays have more elements than an int can count; here an int is at most 100."""
@@ -285,6 +292,22 @@ def test_channels(monkeypatch, shape, parts):
         assert_same("differentiate", grad, x, weight, bias, rate, passed, np.zeros(shape), rtol=1e-11)
     x[0, 0, 0] = np.nan
     assert_same("normalise", x, weight, bias, np.zeros(shape), 1e-3, True)
+
+
+@pytest.mark.usefixtures("device")
+def test_a_sum_is_cut_into_so_many_parts(monkeypatch):
+    """Three threads that add up all numbers of three channels; or one for each number, and nothing is added up."""
+    counts, launch = [], DeviceKernels._launch
+
+    def counted(self, *arguments, count, **options):
+        counts.append(count)
+        launch(self, *arguments, count=count, **options)
+
+    monkeypatch.setattr(DeviceKernels, "_launch", counted)
+    for most in (300, 2000, 2):
+        monkeypatch.setattr("minifcn.kernels.device.PARTS", most)
+        kernels().sum_channels(on_device(random(2, 3, 400)))
+    assert counts == [300, 1200, 3]
 
 
 @pytest.mark.usefixtures("device")
