@@ -526,6 +526,24 @@ def test_the_memory_of_a_convolution_keeps_to_the_budget(fake, monkeypatch):
     assert fake_cupy.card.peak_bytes - before < x.data.nbytes + 1.5 * 2**20  # the gradient, and columns
 
 
+def test_bands_are_as_large_as_the_budget(fake, monkeypatch):
+    """Of a few megabytes, as fit a processor's cache: dozens of launches for one layer."""
+    geometry = ops.ConvGeometry.of_convolution("test", (600, 600), 3, 1, 1, 1)
+    for size, bands in ((2**27, 1), (2**25, 2)):  # V has 41 MB
+        monkeypatch.setattr(minifcn.backend, "_budget_bytes", size)
+        assert [len(share) for share in winograd.split(fake, 1, geometry, winograd.TILE_6, 16, 16, 4)] == [bands]
+
+
+def test_the_definition_takes_as_many_channels_at_a_time_as_the_budget_allows(fake, monkeypatch):
+    """Of a few megabytes, likewise; or all at once, which for one layer are gigabytes."""
+    x, weight = (Tensor(np.ones(shape, np.float32), device="gpu") for shape in ((1, 2, 60, 60), (2, 32, 4, 4)))
+    for size, blocks in ((2**27, 1), (2**22, 2)):  # the columns have 7 MB
+        monkeypatch.setattr(minifcn.backend, "_budget_bytes", size)
+        fake_cupy.card.products.clear()
+        ops.conv_transpose2d(x, weight, stride=2)
+        assert len(fake_cupy.card.products) == blocks
+
+
 @pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler: the fake device has no kernels here")
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_memory_of_winograd_s_way_keeps_to_the_budget(fake, monkeypatch, turned):
