@@ -526,6 +526,16 @@ def test_the_memory_of_a_convolution_keeps_to_the_budget(fake, monkeypatch):
     assert fake_cupy.card.peak_bytes - before < x.data.nbytes + 1.5 * 2**20  # the gradient, and columns
 
 
+def test_winograd_s_products_are_not_cut(fake):
+    """Into small ones, as a processor's BLAS likes them: hundreds of little ones, by way of an array of pointers."""
+    left, right, out = (fake.asarray(np.ones(shape, np.float32)) for shape in ((2, 64, 64), (2, 64, 999), (2, 64, 999)))
+    assert winograd.count_cuts(64, right[0].size) > 1
+    fake_cupy.card.products.clear()
+    winograd.multiply(fake, left, right, out)
+    assert fake_cupy.card.products == [3]
+    assert_array_equal(out, np.full(out.shape, 64))
+
+
 def test_bands_are_as_large_as_the_budget(fake, monkeypatch):
     """Of a few megabytes, as fit a processor's cache: dozens of launches for one layer."""
     geometry = ops.ConvGeometry.of_convolution("test", (600, 600), 3, 1, 1, 1)
