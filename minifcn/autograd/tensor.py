@@ -130,7 +130,7 @@ class Tensor:
 
         Reverse mode: with dL/dy known for a node's output, its function's backward gives dL/dx for each input; a
         tensor used several times receives the sum. Nodes are visited in reverse topological order, found without
-        recursion, so that a graph 10,000 operations deep works. The graph is freed on the way.
+        recursion, so that a graph 10,000 operations deep works. The graph is freed on the way, also if that fails.
 
         grad: an array of this tensor's shape. Raises GraphError if nothing here requires a gradient, or if (part of)
         the graph was already freed by an earlier backward; ShapeError or DtypeError if `grad` does not fit.
