@@ -249,9 +249,7 @@ class _GpuBackend(Backend):
         return gpu.describe(self.xp, self.name)
 
     def explain(self, error: Exception, what: str, inputs: Sequence[int] = ()) -> None:
-        explained = gpu.explain(self.xp, self.name, error, what, inputs)
-        if explained is not None:
-            raise explained from error
+        gpu.explain(self.xp, self.name, error, what, inputs)
 
     def limit_memory(self, size: int) -> None:
         # For arrays: workspaces of cuBLAS and the kernels themselves come on top.

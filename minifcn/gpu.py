@@ -93,38 +93,37 @@ def _why_none(cupy: Any, error: Exception) -> str:
     return "Install an NVIDIA driver that fits this CuPy, and see whether nvidia-smi lists the card"
 
 
-def explain(cupy: Any, device: str, error: Exception, what: str, inputs: Sequence[int] = ()) -> MinifcnError | None:
-    """What an exception of CuPy's means in words that a user can act on; None for one that means nothing known.
+def explain(cupy: Any, device: str, error: Exception, what: str, inputs: Sequence[int] = ()) -> None:
+    """Raise what an exception of CuPy's means, in words that a user can act on; return if it means nothing known.
 
     what: the operation and the shapes that it was computing with. inputs: id() of each tensor that it was given.
     """
     text = _first_line(error)
     if isinstance(error, MinifcnError):
-        return None
+        return
     if isinstance(error, MemoryError) or _number(error) == _OUT_OF_MEMORY or "ALLOC_FAILED" in text:
-        return OutOfMemoryError(what, _why_full(cupy, device, text), inputs)
+        raise OutOfMemoryError(what, _why_full(cupy, device, text), inputs) from error
     if _number(error) in _LOST or "STATUS_EXECUTION_FAILED" in text:
-        return DeviceLostError(
+        raise DeviceLostError(
             f"{what}: the device {device} was lost ({text}). Nothing more can be computed on it by this process; "
             "checkpoints saved before are kept. Go on with --resume; if it happens again, see what nvidia-smi and the "
             "system's log (Xid) say of the card."
-        )
+        ) from error
     if type(error).__name__ in _COMPILER:
-        return DeviceError(
+        raise DeviceError(
             f"{what}: a kernel could not be compiled for {device} ({text}). Install CuPy with the headers of its CUDA "
             f"by {EXTRAS}."
-        )
+        ) from error
     if missing := re.search(r'Failure finding "(lib[a-zA-Z]+)', text):  # the words of what loads libraries for CuPy
-        return DeviceError(
+        raise DeviceError(
             f"{what}: {missing[1]}, a library that CuPy computes with, is missing ({text}). Install CuPy with the "
             f"libraries of its CUDA by {EXTRAS}."
-        )
+        ) from error
     if isinstance(error, TypeError) and any(words in str(error) for words in _HOST_ARRAY):
-        return DeviceError(
+        raise DeviceError(
             f"{what}: a host array (numpy.ndarray) meets arrays on {device}; nothing is copied silently. Wrap it in "
             f"Tensor(array, device={device!r}), or bring it there with get_backend({device!r}).asarray(array)."
-        )
-    return None
+        ) from error
 
 
 def _number(error: Exception) -> int:

@@ -39,6 +39,7 @@ from minifcn.kernels.windows import WINDOWS
 from minifcn.models import surgery
 from minifcn.models.dense_prediction import atrous, framed
 from minifcn.ops import winograd
+from minifcn.ops.conv import share_columns
 from minifcn.training import SGD, Adam, loop, segmentation_loss
 from minifcn.training.losses import LOSSES
 from minifcn.weights import Preprocessing
@@ -438,6 +439,27 @@ def test_both_gradients_of_a_convolution_read_the_same_columns(fake, monkeypatch
         assert_allclose(found, expected, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize(("groups", "shared"), [(1, False), (2, True)])
+def test_columns_are_shared_where_winograd_s_way_is_closed(fake, monkeypatch, groups, shared):
+    """In float32 the sets of a convolution with groups, which has no other way, would copy their columns twice."""
+    monkeypatch.setenv("CUPY_TF32", "0")
+    geometry = ops.ConvGeometry.of_convolution("test", (20, 20), 3, 1, 1, 1)
+    grad = fake.asarray(np.zeros((1, 32, 20, 20), np.float32))
+    assert share_columns(fake, grad, 32, geometry, groups) == shared
+
+
+@pytest.mark.parametrize("convolve", [ops.conv2d, ops.conv_transpose2d])
+@pytest.mark.parametrize("needed", [0, 1])
+def test_a_gradient_that_nobody_asks_for_is_not_made(fake, convolve, needed):
+    """That of the pictures, or of fixed weights, because the other one needs the same columns."""
+    tensors = [Tensor(seeded(*shape).data, device="gpu") for shape in ((1, 2, 6, 6), (2, 2, 3, 3))]
+    tensors[needed].requires_grad = True
+    y = convolve(*tensors, padding=1)
+    fake_cupy.card.products.clear()
+    y.sum().backward()
+    assert fake_cupy.card.products == [2]
+
+
 @pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler: the fake device has no kernels here")
 def test_both_gradients_of_a_transposed_convolution_read_the_same_columns(fake):
     """As above. Here both gradients need those of the output's gradient, whatever their number."""
@@ -461,7 +483,7 @@ def test_in_float32_a_convolution_of_many_channels_goes_winograd_s_way(fake, mon
     """im2col, with five times the multiplications; or V or U copied, to turn them round, before a product."""
     monkeypatch.setenv("CUPY_TF32", "0")
     x = Tensor(seeded(2, 16, *size, dtype=np.float32).data, device="gpu", requires_grad=True)
-    weight = Tensor(seeded(24, 16, 3, 3, dtype=np.float32).data, device="gpu", requires_grad=True)
+    weight = Tensor(seeded(20, 16, 3, 3, dtype=np.float32).data, device="gpu", requires_grad=True)
     operands, matmul = [], fake.xp.matmul
 
     def watched(left, right, out):
@@ -501,7 +523,58 @@ def test_the_memory_of_a_convolution_keeps_to_the_budget(fake, monkeypatch):
     grad = fake.asarray(np.ones(y.shape, np.float32))
     before, fake_cupy.card.peak_bytes = fake_cupy.card.used_bytes, 0
     y.backward(grad)
-    assert fake_cupy.card.peak_bytes - before < 2 * x.data.nbytes + 2 * 2**20  # the gradient, and its copy in `.grad`
+    assert fake_cupy.card.peak_bytes - before < x.data.nbytes + 1.5 * 2**20  # the gradient, and columns
+
+
+def test_winograd_s_products_are_not_cut(fake):
+    """Into small ones, as a processor's BLAS likes them: hundreds of little ones, by way of an array of pointers."""
+    left, right, out = (fake.asarray(np.ones(shape, np.float32)) for shape in ((2, 64, 64), (2, 64, 999), (2, 64, 999)))
+    assert winograd.count_cuts(64, right[0].size) > 1
+    fake_cupy.card.products.clear()
+    winograd.multiply(fake, left, right, out)
+    assert fake_cupy.card.products == [3]
+    assert_array_equal(out, np.full(out.shape, 64))
+
+
+def test_bands_are_as_large_as_the_budget(fake, monkeypatch):
+    """Of a few megabytes, as fit a processor's cache: dozens of launches for one layer."""
+    geometry = ops.ConvGeometry.of_convolution("test", (600, 600), 3, 1, 1, 1)
+    for size, bands in ((2**27, 1), (2**25, 2)):  # V has 41 MB
+        monkeypatch.setattr(minifcn.backend, "_budget_bytes", size)
+        assert [len(share) for share in winograd.split(fake, 1, geometry, winograd.TILE_6, 16, 16, 4)] == [bands]
+
+
+def test_the_definition_takes_as_many_channels_at_a_time_as_the_budget_allows(fake, monkeypatch):
+    """Of a few megabytes, likewise; or all at once, which for one layer are gigabytes."""
+    x, weight = (Tensor(np.ones(shape, np.float32), device="gpu") for shape in ((1, 2, 60, 60), (2, 32, 4, 4)))
+    for size, blocks in ((2**27, 1), (2**22, 2)):  # the columns have 7 MB
+        monkeypatch.setattr(minifcn.backend, "_budget_bytes", size)
+        fake_cupy.card.products.clear()
+        ops.conv_transpose2d(x, weight, stride=2)
+        assert len(fake_cupy.card.products) == blocks
+
+
+@pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler: the fake device has no kernels here")
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_memory_of_winograd_s_way_keeps_to_the_budget(fake, monkeypatch, turned):
+    """V and M of a band, or V and dM; those of the last band held while the next are made; or a copy of the whole batch
+    for each band, where a kernel cannot read the array as it lies: a second image is all that is copied.
+    """
+    monkeypatch.setenv("CUPY_TF32", "0")
+    monkeypatch.setattr(minifcn.backend, "_budget_bytes", 2**20)
+    arrays = [fake.asarray(np.ones((6, 16, 96, 96), np.float32)) for _ in range(2)]
+    if turned:
+        arrays = [array.swapaxes(2, 3) for array in arrays]
+    x = Tensor(arrays[0], device="gpu")
+    weight = Tensor(np.ones((16, 16, 3, 3), np.float32), device="gpu", requires_grad=True)
+    room = 2.2 * 2**20 + (2 * x.data[0].nbytes if turned else 0)  # a band may begin in one image and end in the next
+    before, fake_cupy.card.peak_bytes = fake_cupy.card.used_bytes, 0
+    y = ops.conv2d(x, weight, padding=1)
+    assert fake_cupy.card.peak_bytes - before < y.data.nbytes + room
+    before, fake_cupy.card.peak_bytes = fake_cupy.card.used_bytes, 0
+    y.backward(arrays[1])  # to the weights: to x it would be another convolution
+    assert fake_cupy.card.peak_bytes - before < room
+    assert fake_cupy.card.launches.count("evaluate_tiles") > 6
 
 
 def test_what_backward_is_done_with_is_free(fake):

@@ -1,5 +1,6 @@
 """What is wrong with a GPU, told apart, each with its remedy. On the fake device, which raises what CuPy raises."""
 
+import gc
 import os
 import re
 import sys
@@ -191,6 +192,38 @@ def test_out_of_memory_in_backward_and_in_copying():
             Tensor(np.ones((9, 9, 9, 9)), device="gpu")
 
 
+def test_what_failed_leaves_no_memory_behind():
+    """An exception that holds itself holds all arrays that were computed with, until Python looks for garbage."""
+    with devices.fake_gpu() as fake:
+        x, weight = conv()
+        y = ops.conv2d(x, weight, padding=1)
+        left = card.used_bytes
+        fake.limit_memory(left + y.data.nbytes + 100)
+        gc.collect()
+        gc.disable()
+        try:
+            for compute in (lambda: ops.conv2d(x, weight, padding=1), lambda: y.backward(y.data)):
+                with pytest.raises(OutOfMemoryError):
+                    compute()
+        finally:
+            gc.enable()
+        assert card.used_bytes <= left
+
+
+def test_out_of_memory_where_gradients_are_added_up():
+    """Said in CuPy's words, where it is not an operation that asks for the memory, but what adds up its gradients."""
+    with devices.fake_gpu() as fake:
+        x = Tensor(np.ones(1000), device="gpu", requires_grad=True)
+        y, seed = x + x, fake.asarray(np.ones(1000))
+        fake.limit_memory(card.used_bytes + 5_000)
+        with pytest.raises(OutOfMemoryError, match=r"Add.backward of \(1000,\), \(1000,\): .*8,000 bytes are wanted"):
+            y.backward(seed)
+        fake.limit_memory(card.used_bytes + 10_000)
+        x.backward(seed)
+        with pytest.raises(OutOfMemoryError, match=r"adding up a gradient of \(1000,\): .*8,000 bytes are wanted"):
+            x.backward(seed)
+
+
 @pytest.mark.parametrize(
     "fault",
     [
@@ -223,6 +256,7 @@ def test_out_of_memory_names_the_layer_that_was_trained():
         assert str(caught.value).startswith("upscore8: ConvTranspose2d.backward of ")
         fake.limit_memory(2**30)
         network.fc6.weight.grad = network.fc6.weight.data.copy()
+        del caught  # and what was computed with
         fake.limit_memory(card.used_bytes + 100)
         with pytest.raises(OutOfMemoryError, match=r"SGD's step of \(4, 16, 7, 7\).* bytes are wanted") as caught:
             SGD(network.parameters(), lr=0.1).step()

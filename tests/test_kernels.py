@@ -23,6 +23,7 @@ from strategies import PoolCase, convolutions, poolings, random_cases, small_con
 from minifcn import Tensor, ops
 from minifcn.backend import get_backend
 from minifcn.kernels import KERNELS, DeviceKernels
+from minifcn.kernels import device as kernels_device
 from minifcn.kernels.kernel import C_TYPES
 from minifcn.ops import blocks, elementwise, loss, pool, reduce, winograd
 from minifcn.ops.batch_norm import differentiate, normalise
@@ -189,6 +190,57 @@ def test_large_arrays_are_counted_in_large_numbers(monkeypatch):
     assert types == {"pass_positive": np.int32, "gather_columns": np.int64}
 
 
+def test_the_loop_s_next_element_is_an_int_too():
+    """The last element of a thread, plus the size of the grid, beyond 2³¹ - 1: it then begins again, at -2³¹."""
+    last = kernels_device.LARGEST_INT - 2  # of the largest array that is counted by an int
+    assert last + kernels_device.LARGEST_GRID * kernels_device.BLOCK < 2**31
+
+
+@pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason="no C++ compiler here")
+def test_no_int_counts_elements(monkeypatch):
+    """A product of ints, where arrays have more elements than an int can count; here an int is at most 100."""
+    monkeypatch.setattr("minifcn.kernels.device.LARGEST_INT", 0)
+    monkeypatch.setattr(cuda_on_cpu, "LIMIT", 100)
+    x, small, channel, weight = (random(*shape) for shape in ((3, 5, 13, 11), (3, 5, 7, 6), (5,), (4, 5, 3, 3)))
+    rows = x.reshape(3, 5, -1)
+    geometry = ops.ConvGeometry.of_convolution("test", (13, 11), 3, 2, 1, 1)
+    block, tile = Block(slice(0, 3), slice(0, 7)), winograd.TILE_2
+    band = winograd.Band(1, 17, 7, 6)
+    product, winners = random(1, 5, 3 * 7 * 6), np.zeros(small.shape, np.uint8)
+    labels, pixels = np.zeros((3, 13, 11), np.int64), random(3, 13, 11)
+    with devices.fake_gpu() as fake, devices.by_default("gpu"):
+        for name, *arguments in (
+            ("gather_columns", x, geometry, block, True),
+            ("scatter_columns", random(5, 9, 7, 3, 6), x, geometry, block),
+            ("write_product", product, channel, small, block, True),
+            ("evaluate_tiles", x, band, tile, (1, 1), False),
+            ("evaluate_tiles", x, band, tile, (1, 1), True),
+            ("spread_tiles", x, band, tile),
+            ("write_tiles", random(16, 5, 96), channel, x, band, tile, True),
+            ("transform_filters", weight, tile),
+            ("filter_gradient", random(2, 16, 4, 5), tile),
+            ("sum_channels", x),
+            ("normalise", rows, channel, channel, rows.copy(), 1e-3, True),
+            ("differentiate", rows, rows, channel, channel, channel, rows, rows.copy()),
+            ("pass_positive", x, x),
+            ("cross_entropy", x, labels, pixels),
+            ("cross_entropy_gradient", x, pixels, np.abs(pixels), labels, pixels, pixels),
+        ):
+            assert_same(name, *arguments, rtol=1e-9)
+        fake.kernels.max_pool(on_device(x), geometry)
+        fake.kernels.max_pool_gradient(on_device(small), on_device(x), None, on_device(winners), geometry)
+        by_kernel("sgd_step", x, x.copy(), x.copy(), lr=0.1, momentum=0.9, decay=0.1)
+        by_kernel("adam_step", x, x.copy(), x * x, x, lr=0.1, betas=(0.9, 0.99), eps=1e-3, decay=0.1, step=3)
+        fake.kernels.sparse_times_rows(fake.sparse.identity(90, dtype=np.float64), on_device(random(9, 90)))
+        assert {key[0] for key in fake.kernels._compiled} == set(KERNELS)
+        kernel = KERNELS["pass_positive"]
+        planted = type(kernel)(kernel.parameters, kernel.body.replace("grad_x[i]", "grad_x[(int)i]"))
+        monkeypatch.setitem(KERNELS, "pass_positive", planted)
+        fake.kernels._compiled.clear()
+        with pytest.raises(AssertionError, match="pass_positive has an int beyond 100"):
+            by_kernel("pass_positive", x, x)
+
+
 @pytest.mark.usefixtures("device")
 @random_cases
 @given(poolings(("distinct", "ties", "minus infinity", "all minus infinity", "nan")))
@@ -226,9 +278,11 @@ def test_what_relu_passes(shape, dtype):
 @pytest.mark.parametrize("parts", [2**18, 15, 1])
 @pytest.mark.parametrize("shape", [(2, 3, 35), (1, 5, 1), (3, 1, 8)])
 def test_channels(monkeypatch, shape, parts):
-    """A part left out, or of another channel or image; a variance by cancellation; the mask of another sign."""
+    """A part left out, or of another channel or image; a variance by cancellation; what ReLU cut off let through; NaN
+    cut off.
+    """
     monkeypatch.setattr("minifcn.kernels.device.PARTS", parts)
-    x, grad, y = random(*shape), random(*shape, seed=1), random(*shape, seed=2)
+    x, grad, y = random(*shape), random(*shape, seed=1), np.maximum(random(*shape, seed=2), 0)
     weight, bias, rate = (random(shape[1], seed=seed) for seed in range(3, 6))
     assert_same("sum_channels", x)
     assert_same("sum_channels", x.reshape(*shape, 1))
@@ -236,6 +290,24 @@ def test_channels(monkeypatch, shape, parts):
         assert_same("normalise", x + 1e3, weight, bias, np.zeros(shape), 1e-3, relu, rtol=1e-9)
         passed = y if relu else None
         assert_same("differentiate", grad, x, weight, bias, rate, passed, np.zeros(shape), rtol=1e-11)
+    x[0, 0, 0] = np.nan
+    assert_same("normalise", x, weight, bias, np.zeros(shape), 1e-3, True)
+
+
+@pytest.mark.usefixtures("device")
+def test_a_sum_is_cut_into_so_many_parts(monkeypatch):
+    """Three threads that add up all numbers of three channels; or one for each number, and nothing is added up."""
+    counts, launch = [], DeviceKernels._launch
+
+    def counted(self, *arguments, count, **options):
+        counts.append(count)
+        launch(self, *arguments, count=count, **options)
+
+    monkeypatch.setattr(DeviceKernels, "_launch", counted)
+    for most in (300, 2000, 2):
+        monkeypatch.setattr("minifcn.kernels.device.PARTS", most)
+        kernels().sum_channels(on_device(random(2, 3, 400)))
+    assert counts == [300, 1200, 3]
 
 
 @pytest.mark.usefixtures("device")

@@ -130,7 +130,7 @@ class Tensor:
 
         Reverse mode: with dL/dy known for a node's output, its function's backward gives dL/dx for each input; a
         tensor used several times receives the sum. Nodes are visited in reverse topological order, found without
-        recursion, so that a graph 10,000 operations deep works. The graph is freed on the way.
+        recursion, so that a graph 10,000 operations deep works. The graph is freed on the way, also if that fails.
 
         grad: an array of this tensor's shape. Raises GraphError if nothing here requires a gradient, or if (part of)
         the graph was already freed by an earlier backward; ShapeError or DtypeError if `grad` does not fit.
@@ -240,10 +240,14 @@ class Tensor:
 
 def _add_to_leaf(leaf: Tensor, grad: Array, owned: bool) -> None:
     """Accumulate without ever changing or sharing memory that somebody else holds."""
-    if leaf.grad is not None:
-        grad = leaf.grad + grad
-    elif not owned:
-        grad = grad.copy()
+    try:
+        if leaf.grad is not None:
+            grad = leaf.grad + grad
+        elif not owned:
+            grad = grad.copy()
+    except Exception as error:
+        leaf.backend.explain(error, f"adding up a gradient of {tuple(leaf.shape)}", [id(leaf)])
+        raise
     leaf.grad = leaf.backend.asarray(grad)  # sums of single numbers are NumPy scalars, not arrays
 
 
@@ -274,19 +278,19 @@ class Node:
         """Let go of the saved arrays and of everything behind this node."""
         self.context, self.parents = None, ()
 
+    def explain(self, error: Exception) -> None:
+        """Raise what an error on the way back through this node means, if its backend knows."""
+        shapes = ", ".join(str(tuple(shape)) for shape in self.input_shapes if shape is not None)
+        inputs = [id(one) for one in (*self.parents, *self.context.saved)]  # a fixed weight is no parent
+        self.context.backend.explain(error, f"{self.name}.backward of {shapes}", inputs)
+
     def input_grads(self, found: dict[Node | Tensor, Array]) -> Iterator[tuple[Node | Tensor, Array]]:
         """Each parent that wants a gradient, with that gradient in the shape of the input.
 
         found: the gradients so far. The output's own is taken out in the call, so that the operation alone holds it,
         and its memory is free as soon as that is done with it.
         """
-        try:
-            grads = self.function.backward(self.context, found.pop(self))
-        except Exception as error:
-            shapes = ", ".join(str(tuple(shape)) for shape in self.input_shapes if shape is not None)
-            inputs = [id(one) for one in (*self.parents, *self.context.saved)]  # a fixed weight is no parent
-            self.context.backend.explain(error, f"{self.name}.backward of {shapes}", inputs)
-            raise
+        grads = self.function.backward(self.context, found.pop(self))
         grads = grads if isinstance(grads, tuple) else (grads,)
         if len(grads) != len(self.parents):
             raise GraphError(f"{self.name}.backward gave {len(grads)} gradients for {len(self.parents)} inputs.")
@@ -314,8 +318,13 @@ def backpropagate(root: Node, seed: Array) -> list[tuple[Tensor, Array, bool]]:
     given: set[int] = {id(seed)}  # arrays that more than one holder may see
     leaves: list[Tensor] = []
     for node in order:
-        leaves += _pass_on(node, grads)
-        node.free()
+        try:
+            leaves += _pass_on(node, grads)
+        except Exception as error:
+            node.explain(error)
+            raise
+        finally:  # one that failed, too: it may have let go of what a second try would need
+            node.free()
     result = []
     for leaf in leaves:
         grad = grads[leaf]
@@ -357,7 +366,7 @@ def _reverse_topological(root: Node) -> list[Node]:
             if node.context is None:
                 raise GraphError(
                     f"backward: this graph was already used (its {node.name} has been freed); the gradients are in "
-                    "the leaves' .grad. To differentiate again, run the forward computation again."
+                    "the leaves' .grad, unless it failed. To differentiate again, run the forward computation again."
                 )
             entered.add(node)
             stack.append((node, True))

@@ -152,13 +152,14 @@ class DeviceKernels:
         padding: tuple[int, int],
         channels_last: bool,
     ) -> Array:
-        channels, tiles = x.shape[1], band.rows * band.columns
+        x, channels, tiles = x[band.images], x.shape[1], band.rows * band.columns
         values = self.xp.empty((tile.places, *((tiles, channels) if channels_last else (channels, tiles))), x.dtype)
         numbers = *x.shape[1:], tile.outputs, *padding, int(channels_last), *_tiles(band)
         self._launch(name, {"REAL": x.dtype}, x, values, *numbers, count=channels * tiles, matrix=matrix)
         return values.swapaxes(1, 2) if channels_last else values
 
     def write_tiles(self, products: Array, bias: Array | None, y: Array, band: Any, tile: Any, relu: bool) -> None:
+        y = y[band.images]
         some = products if bias is None else bias  # a pointer that nobody follows
         numbers = int(bias is not None), int(relu), *y.shape[1:], *_tiles(band)
         count, types = y.shape[1] * band.rows * band.columns, {"REAL": y.dtype}
@@ -253,5 +254,5 @@ def _pixels(logits: Array) -> tuple[int, int]:
 
 
 def _tiles(band: Any) -> tuple[int, ...]:
-    """tiles.ROWS_OF_TILES for a band of Winograd's tiles."""
-    return band.rows_per_image, band.columns, band.start, band.rows
+    """tiles.ROWS_OF_TILES for a band of Winograd's tiles, counted from the first of its images on."""
+    return band.rows_per_image, band.columns, band.start % band.rows_per_image, band.rows

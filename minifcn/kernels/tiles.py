@@ -48,7 +48,7 @@ def _load(fill: str) -> str:
         }}"""
 
 
-# Some rows of Winograd's tiles, counted through all images: see winograd.Band.
+# Some rows of Winograd's tiles, counted through the images that they are of: see winograd.Band.
 ROWS_OF_TILES = "int rows_per_image, int tile_columns, int first_row, int tile_rows"
 
 _TRANSFORM_TILES = Kernel(

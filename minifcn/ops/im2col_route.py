@@ -122,7 +122,7 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
                     _multiply(backend, left, right.swapaxes(1, 2), total[i])
                 else:
                     total[i] += _product(backend, "term", left, right.swapaxes(1, 2))
-            del columns, row, left, right
+            del columns, grads, row, left, right
 
     backend.map(compute, zip(shares, totals, strict=True), large=_is_large(weight_bytes))
     total, *others = totals

@@ -156,6 +156,7 @@ def weight_gradient(backend: Backend, x: Array, grad: Array, geometry: ConvGeome
             backend.xp.matmul(grads, values.swapaxes(1, 2), out=target)  # (p, O, t) @ (p, t, C) -> (p, O, C)
             if number > 0:
                 total += target
+            del values, grads, target  # where there is no scratch memory, room for the next
 
     backend.map(compute, zip(shares, totals, strict=True))
     return filter_gradient(backend, totals, tile)
@@ -253,6 +254,11 @@ class Band:
     def rows(self) -> int:
         return self.stop - self.start
 
+    @property
+    def images(self) -> slice:
+        """The images whose rows these are."""
+        return slice(self.start // self.rows_per_image, -(-self.stop // self.rows_per_image))
+
     def parts(self) -> Iterator[tuple[int, slice, slice]]:
         """For each image in it: its number, which of its rows of tiles these are, and which of the band's."""
         start = self.start
@@ -275,19 +281,19 @@ def split(
     """All rows of tiles, in one contiguous share for each worker, each cut into bands of about equal size.
 
     A band has so many tiles that V and M fit the cache (no bound on a GPU), but at least so many that they are twice as
-    large as U, which is read for each band; and never so many that one of them is over the budget, unless a single row
-    is.
+    large as U, which is read for each band; and never so many rows that one of them is over the budget, unless a single
+    row is.
     """
     rows_per_image, columns = (-(-size // tile.outputs) for size in geometry.output_size)
     both = channels + out_channels
     size = max(BAND_BYTES, backend.array_block_bytes)
-    tiles = max(size // (tile.places * both * itemsize), 2 * channels * out_channels // both)
-    tiles = max(1, min(tiles, backend.budget_bytes // (tile.places * max(channels, out_channels) * itemsize)))
+    tiles = max(1, size // (tile.places * both * itemsize), 2 * channels * out_channels // both)
+    rows = max(1, backend.budget_bytes // (tile.places * max(channels, out_channels) * columns * itemsize))
     total = batch * rows_per_image
     workers = max(1, min(backend.workers, total))
     shares = []
     for first, last in itertools.pairwise(total * share // workers for share in range(workers + 1)):
-        count = max(1, -(-(last - first) * columns // tiles))  # bands in this share
+        count = max(1, -(-(last - first) * columns // tiles), -(-(last - first) // rows))  # bands in this share
         bounds = [first + (last - first) * band // count for band in range(count + 1)]
         shares.append([Band(a, b, rows_per_image, columns) for a, b in itertools.pairwise(bounds) if a < b])
     return shares

@@ -11,7 +11,7 @@ from strategies import second_device, seeded
 
 from minifcn import Tensor, no_grad, ops
 from minifcn.autograd import Function
-from minifcn.errors import DeviceError, DtypeError, GraphError, ShapeError
+from minifcn.errors import DeviceError, DtypeError, GraphError, OutOfMemoryError, ShapeError
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -259,6 +259,32 @@ def test_a_backward_that_fails_delivers_nothing(answer, error, words):
         y.backward(np.ones(2))
     assert early.grad is None
     assert_array_equal(late.grad, [7, 7])
+
+
+def test_a_second_try_after_a_failure_is_an_error():
+    """An operation that lets go of arrays on its way, and fails, gives other numbers the next time, without a word."""
+
+    class Careless(Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save(x)
+            return x * x
+
+        @staticmethod
+        def backward(ctx, grad):
+            (x,) = ctx.saved
+            ctx.save(None)
+            if x is None:
+                return grad
+            raise MemoryError("planted")
+
+    x = leaf(1.0, 2.0)
+    y = Careless.apply(x)
+    with pytest.raises(OutOfMemoryError, match=r"Careless.backward of \(2,\)"):
+        y.backward(np.ones(2))
+    with pytest.raises(GraphError, match="its Careless has been freed"):
+        y.backward(np.ones(2))
+    assert x.grad is None
 
 
 def test_a_function_written_by_a_user():

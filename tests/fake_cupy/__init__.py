@@ -183,7 +183,8 @@ class _RawModule:
             if not (0 < block[0] <= 1024 and 0 < grid[0] < 2**31):
                 raise CUDARuntimeError(9, "cudaErrorInvalidConfiguration", "invalid configuration argument")
             values = [_argument(name, *pair) for pair in zip(declared, arguments, strict=True)]
-            cuda_on_cpu.compiled(self.code, name, parameters)(grid[0], block[0], values)
+            compiled = cuda_on_cpu.compiled(self.code, name, parameters, cuda_on_cpu.LIMIT)
+            compiled(grid[0], block[0], values)
 
         return launch
 

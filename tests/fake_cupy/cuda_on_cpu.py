@@ -25,6 +25,31 @@ using std::min;
 struct Three { unsigned x, y, z; };
 static thread_local Three gridDim, blockDim, blockIdx, threadIdx;
 """
+# An int that tells when it grows beyond LIMIT: with one of 100, an array of 1,000 numbers is what one of 10¹⁰ is to a
+# real int, and whatever counts the numbers in it has to be a long long.
+_SMALL_INT = """
+static bool too_large = false;
+struct Small {
+    signed number;
+    Small() = default;
+    Small(long long value) : number((signed)value) { too_large |= value > LIMIT || value < -LIMIT; }
+    operator long long() const { return number; }
+    Small& operator++() { return *this = Small((long long)number + 1); }
+    Small& operator--() { return *this = Small((long long)number - 1); }
+};
+#define OPERATOR(op, Result, LargeResult) \\
+    inline Result operator op(Small a, Small b) { return Result((long long)a op (long long)b); } \\
+    inline Result operator op(Small a, signed b) { return Result((long long)a op b); } \\
+    inline Result operator op(signed a, Small b) { return Result(a op (long long)b); } \\
+    inline LargeResult operator op(Small a, long long b) { return (long long)a op b; } \\
+    inline LargeResult operator op(long long a, Small b) { return a op (long long)b; }
+#define ARITHMETIC(op) OPERATOR(op, Small, long long)
+#define COMPARISON(op) OPERATOR(op, bool, bool)
+ARITHMETIC(+) ARITHMETIC(-) ARITHMETIC(*) ARITHMETIC(/) ARITHMETIC(%)
+COMPARISON(<) COMPARISON(>) COMPARISON(<=) COMPARISON(>=) COMPARISON(==) COMPARISON(!=)
+extern "C" bool overflows() { return too_large; }
+#define int Small
+"""
 _LAUNCH = """
 extern "C" void launch(unsigned grid, unsigned block, {declarations}) {{
     gridDim = {{grid, 1, 1}};
@@ -38,6 +63,7 @@ extern "C" void launch(unsigned grid, unsigned block, {declarations}) {{
     }}
 }}
 """
+LIMIT: int | None = None  # that an int in a kernel may not exceed, for a test; None for that of an int
 GUARD = 64  # elements before and after each array, which no kernel may change, or let count in a result
 
 
@@ -47,10 +73,14 @@ def compiler() -> str | None:
 
 
 @functools.cache
-def compiled(code: str, name: str, parameters: tuple[str, ...]) -> Callable[..., None]:
-    """A function (grid, block, arguments) that runs the kernel of this name; parameters: their declarations."""
+def compiled(code: str, name: str, parameters: tuple[str, ...], limit: int | None = None) -> Callable[..., None]:
+    """A function (grid, block, arguments) that runs the kernel of this name; parameters: their declarations.
+
+    limit: see LIMIT.
+    """
     names = [parameter.rpartition(" ")[2] for parameter in parameters]
-    text = _HEADER + code + _LAUNCH.format(declarations=", ".join(parameters), name=name, names=", ".join(names))
+    header = _HEADER if limit is None else _HEADER + _SMALL_INT.replace("LIMIT", str(limit))
+    text = header + code + _LAUNCH.format(declarations=", ".join(parameters), name=name, names=", ".join(names))
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder, "kernel.cpp"), Path(folder, "kernel.so")
         source.write_text(text, encoding="utf-8")
@@ -58,7 +88,8 @@ def compiled(code: str, name: str, parameters: tuple[str, ...]) -> Callable[...,
         options += ["-Wno-unknown-pragmas"]  # CUDA's, to unroll loops
         done = subprocess.run([str(compiler()), *options, "-o", library, source], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        launch = ctypes.CDLL(str(library)).launch
+        loaded = ctypes.CDLL(str(library))
+    launch = loaded.launch
     launch.restype = None
 
     def run(grid: int, block: int, arguments: list[Any]) -> None:
@@ -71,6 +102,8 @@ def compiled(code: str, name: str, parameters: tuple[str, ...]) -> Callable[...,
             else:
                 passed.append(np.ctypeslib.as_ctypes_type(argument.dtype)(argument.item()))
         launch(ctypes.c_uint(grid), ctypes.c_uint(block), *passed)
+        if limit is not None and loaded.overflows():
+            raise AssertionError(f"{name} has an int beyond {limit}")
         for argument, memory in guarded.values():
             fences = _guarded(argument)
             for fence in (slice(None, GUARD), slice(-GUARD, None)):

@@ -65,7 +65,7 @@ class spmatrix:
 
     def __getattr__(self, name: str) -> Any:
         if name in ("data", "indices", "indptr", "row", "col"):
-            return wrap(getattr(self._host, name))
+            return wrap(getattr(self._host, name)[:])  # the matrix has the memory, whoever looks at it
         if name in ("tocsr", "tocsc", "tocoo", "copy", "transpose", "astype", "multiply"):
             return lambda *arguments, **keywords: wrap_matrix(getattr(self._host, name)(*arguments, **keywords))
         if name in ("toarray", "todense", "diagonal"):

@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import oracles
 import pytest
-from devices import assert_allclose, assert_array_equal
+from devices import assert_allclose, assert_array_equal, default_backend, on_device
 from hypothesis import given
 from strategies import ConvCase, Machine, convolutions, random_cases, seeded
 
@@ -16,6 +16,7 @@ from minifcn.autograd import gradcheck
 from minifcn.backend import Backend, get_backend
 from minifcn.errors import DtypeError, ShapeError
 from minifcn.ops import blocks as blocks_module
+from minifcn.ops import im2col_route
 from minifcn.ops.conv import weight_gradient
 from minifcn.ops.routes import ROUTES
 
@@ -163,6 +164,29 @@ def peak_bytes(function):
         return tracemalloc.get_traced_memory()[1] - before, result
     finally:
         tracemalloc.stop()
+
+
+def test_both_maps_of_the_same_columns_add_up_all_blocks(monkeypatch):
+    """The last block's weight gradient in place of the sum; a block's rows of y written where another's are."""
+    monkeypatch.setattr(backend_module, "_budget_bytes", 1)  # a row of one image at a time
+    backend, geometry = default_backend(), ops.ConvGeometry.of_convolution("test", (7, 6), (3, 2), 2, 1, 1)
+    shapes = (2, 4, 7, 6), (6, 2, 3, 2), (2, 6, *geometry.output_size)
+    x, weight, grad = (on_device(seeded(*shape, seed=seed).data) for seed, shape in enumerate(shapes))
+    y, grad_weight = im2col_route.convolve_and_differentiate(backend, x, weight, grad, geometry, 2)
+    assert_allclose(y, im2col_route.convolve(backend, x, weight, None, geometry, 2), rtol=1e-12, atol=1e-12)
+    expected = im2col_route.weight_gradient(backend, x, grad, geometry, 2)
+    assert_allclose(grad_weight, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.cpu_only("on a GPU both are made from the same columns")
+@pytest.mark.parametrize("convolve", [ops.conv2d, ops.conv_transpose2d])
+def test_each_gradient_goes_its_own_way(monkeypatch, convolve):
+    """From one set of whole patches, block after block, on one thread: right, and several times slower."""
+    monkeypatch.setattr("minifcn.ops.im2col_route.convolve_and_differentiate", None)
+    x, weight = seeded(1, 2, 6, 6), seeded(2, 2, 3, 3)
+    convolve(x, weight, padding=1).sum().backward()
+    assert x.grad is not None
+    assert weight.grad is not None
 
 
 @pytest.mark.cpu_only("the memory measured is the host's")
