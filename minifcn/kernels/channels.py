@@ -14,6 +14,7 @@ def _for_positions_of_part(body: str) -> str:
         const int c = i / parts;
         for (int n = 0; n < batch; ++n) {{
             const COUNT first = (n * (COUNT)channels + c) * positions;
+            #pragma unroll 4  // so many loads on their way at a time
             for (COUNT at = first + i % parts; at < first + positions; at += parts) {{
 {body}
             }}

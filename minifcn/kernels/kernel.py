@@ -49,8 +49,10 @@ class Kernel:
 
         matrix: what MATRIX stands for, (AFTER, BEFORE).
         """
+        # No array that is written overlaps another: so loads need not wait for the stores before them.
+        parameters = self.parameters.replace("* ", "* __restrict__ ")
         text = (
-            f'extern "C" __global__ void {name}({self.parameters}, COUNT count) {{\n'
+            f'extern "C" __global__ void {name}({parameters}, COUNT count) {{\n'
             "    const COUNT step = (COUNT)gridDim.x * blockDim.x;\n"
             "    for (COUNT i = (COUNT)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += step) {"
             f"{self.body}    }}\n}}\n"

@@ -49,6 +49,7 @@ WINDOWS = {
         for (int k = 0; k < kernel_h; ++k) {
             const int row = top + k * dilation_h;
             const bool is_row = row >= 0 && row < height;
+            #pragma unroll 3  // the width of most kernels: so many loads on their way at a time
             for (int l = 0; l < kernel_w; ++l, column += positions) {
                 const int w = left + l * dilation_w;
                 *column = is_row && w >= 0 && w < width ? image[(COUNT)row * width + w] : (REAL)0;

@@ -173,7 +173,7 @@ class _RawModule:
         if signature is None:
             raise CUDARuntimeError(500, "cudaErrorSymbolNotFound", "named symbol not found")
         parameters = tuple(parameter.strip() for parameter in signature[1].split(","))
-        declared = [parameter.removeprefix("const ") for parameter in parameters]
+        declared = [parameter.removeprefix("const ").replace(" __restrict__", "") for parameter in parameters]
 
         def launch(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
             card.compute()
