@@ -1,6 +1,7 @@
 """The site and the browser edition: two folders of static pages, each made by one command."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -55,11 +56,18 @@ def build_site(target: Path, *, solutions: bool = True) -> None:
         shutil.copy(notebooks.LESSONS_FOLDER / "README.md", source / "lessons" / "index.md")
         pages = sorted((PROJECT / "docs").glob("*.md"))
         for page in pages:
-            shutil.copy(page, source / "docs")
+            text = page_for_site(page.read_text(encoding="utf-8"))
+            (source / "docs" / page.name).write_text(text, encoding="utf-8")
         _write_api(source / "api")
         _write_index(source / "index.md", [page.stem for page in pages])
         options = ["-W", "--keep-going", "-q", "-b", "html", "-d", Path(folder) / "doctrees"]
-        subprocess.run([sys.executable, "-m", "sphinx", *options, source, target], check=True)
+        if subprocess.run([sys.executable, "-m", "sphinx", *options, source, target]).returncode:
+            sys.exit(f"Sphinx could not build the site in {target}: what it says above is to be mended first.")
+
+
+def page_for_site(text: str) -> str:
+    """A page of docs/ without its links to source files, which the site does not hold: of those the names remain."""
+    return re.sub(r"\[([^\]]+)\]\(\.\./[^)\s]+\.py\)", r"`\1`", text)
 
 
 def build_lite(target: Path, *, solutions: bool = True) -> None:

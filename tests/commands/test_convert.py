@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-import reference_networks
 from networks import fill
 from numpy.testing import assert_allclose, assert_array_equal
 from safetensors import safe_open
@@ -35,6 +34,7 @@ from minifcn.weights.catalogue import CATALOGUE, Published
 from minifcn.weights.preprocessing import CAFFE_FCN, CAFFE_VGG, TORCHVISION
 
 torch = pytest.importorskip("torch", reason="the oracle of these tests")
+import reference_networks  # noqa: E402 (needs torch)
 import safetensors.torch  # noqa: E402 (needs torch)
 
 DEPTHS = {

@@ -7,7 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-import reference_networks
 from networks import fill
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
@@ -476,6 +475,8 @@ def pictures(tmp_path_factory):
 def foreign(tmp_path_factory):
     """An FCN-8s as PyTorch users have it: Caffe's names, Caffe's pictures; and what it says of a picture."""
     torch = pytest.importorskip("torch", reason="the oracle of these tests")
+    import reference_networks  # which needs torch
+
     model = fill(models.FCN8s(3, 2, 4)).astype(np.float32)
     tensors = {name: torch.from_numpy(array) for name, array in model.state_dict().items()}
     path = tmp_path_factory.mktemp("foreign") / "fcn8s_from_caffe.pth"
