@@ -157,7 +157,7 @@ def _add_run(parser: Parser) -> None:
     add("--out", type=Path, metavar="DIR", help="folder of the run (default: the first free runs/NAME-N)")
     group = parser.add_argument_group("a run that is there already")
     choice = group.add_mutually_exclusive_group()
-    resume = "go on from the checkpoint in --out, or start if there is none; options may be left out"
+    resume = "go on from the checkpoint in --out; with the options of a run, start it if there is none"
     choice.add_argument("--resume", action="store_true", help=resume)
     choice.add_argument("--overwrite", action="store_true", help="remove the run in --out, and start anew")
     changes = "with --resume: go on with another value, such as lr=1e-4 (lr=1e-3,1e-4 for the stages); may be repeated"
@@ -240,6 +240,10 @@ def _configuration(given: dict[str, Any], arguments: argparse.Namespace) -> tupl
         return _changed(same, arguments), out, None
     if arguments.resume and not RunFolder(out).is_empty():
         raise UsageError(f"--resume: {out} holds no run (no config.toml); leave out --resume, and name another --out.")
+    if arguments.resume and not given and not arguments.recipe and not arguments.config:
+        raise UsageError(f"--resume: there is no run in {out}; see whether the name is right, or say what to train on.")
+    if arguments.resume:
+        print(f"--resume: there is no run in {out} yet; starting anew", file=sys.stderr)
     path = given.get("weights", _written(arguments).get("weights"))
     pretrained = weights.load(path) if path else None
     if pretrained is not None:

@@ -52,6 +52,7 @@ def cross_validate(
     report.json (all figures, with intervals), confusion.csv and .png, and images.csv. Arguments and errors as for Run;
     with resume, finished folds are not trained again.
     """
+    open_split(replace(config, fold=1), config.val_split)  # what is wrong with data or groups, before there is a folder
     whole = RunFolder(out)
     whole.open(config, resume=resume, overwrite=overwrite)
     options: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "skip_bad": skip_bad, "device": device}

@@ -73,15 +73,16 @@ class RunFolder:
         """
         with self._writable():
             if not resume:
-                self._refuse_files(overwrite)
+                self.refuse_files(overwrite)
             self.path.mkdir(parents=True, exist_ok=True)
             self.lock()
             if not resume:
-                self._refuse_files(overwrite)  # again: another run may have come in between
+                self.refuse_files(overwrite)  # again: another run may have come in between
                 self._remove_run()
             write_atomically(self.path / "config.toml", config.to_toml().encode())
 
-    def _refuse_files(self, overwrite: bool) -> None:
+    def refuse_files(self, overwrite: bool) -> None:
+        """UsageError if the folder holds files that a new run would mix with."""
         if self.path.is_dir() and (self.is_empty() or (overwrite and (self.path / "config.toml").exists())):
             return
         if self.path.exists():

@@ -98,6 +98,8 @@ class Run:
                 "training would start over and write over it. Leave out --resume, and name another --out."
             )
         else:
+            if not resume:
+                folder.refuse_files(overwrite)  # before labels are counted, which takes long
             self._warn_of_clashes()
             self._warn_of_training_on_val()
             if config.weights:
