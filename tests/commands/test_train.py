@@ -445,6 +445,14 @@ def test_a_finished_run_is_resumed_with_success(tmp_path, capsys):
     assert "fcn8s" in capsys.readouterr().out
 
 
+def test_resuming_what_is_not_there_begins_nothing_else(tmp_path, refused, capsys):
+    """A slip in the folder's name, and minutes of training on drawn shapes, for which nobody asked."""
+    refused(2, r"--resume: there is no run in .*; see whether the name is right", "--resume", "--threads", "1")
+    capsys.readouterr()
+    assert call(train, *ONE, "--resume", "--out", tmp_path / "run") == 0
+    assert "there is no run in" in capsys.readouterr().err
+
+
 def test_overwrite_is_an_option(tmp_path, refused):
     out = tmp_path / "run"
     assert call(train, *ONE, "--out", out) == 0

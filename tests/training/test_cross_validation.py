@@ -109,3 +109,10 @@ def test_finished_folds_are_not_trained_again(config, tmp_path):
 def test_folds_that_cannot_be_are_refused_with_a_remedy(config, changes, named):
     with pytest.raises(UsageError, match=named):
         open_split(replace(config, **{"fold": 1, **changes}), "val")
+
+
+def test_a_group_that_no_name_has_leaves_no_folder(config, tmp_path):
+    """The command with the group put right would be refused, since its folder is there and not empty."""
+    with pytest.raises(UsageError, match="finds no group"):
+        run(replace(config, group="patient([0-9])"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
