@@ -242,14 +242,14 @@ def _configuration(given: dict[str, Any], arguments: argparse.Namespace) -> tupl
         raise UsageError(f"--resume: {out} holds no run (no config.toml); leave out --resume, and name another --out.")
     if arguments.resume and not given and not arguments.recipe and not arguments.config:
         raise UsageError(f"--resume: there is no run in {out}; see whether the name is right, or say what to train on.")
-    if arguments.resume:
-        print(f"--resume: there is no run in {out} yet; starting anew", file=sys.stderr)
     path = given.get("weights", _written(arguments).get("weights"))
     pretrained = weights.load(path) if path else None
     if pretrained is not None:
         models.check_known(str(path), pretrained)
     architecture = pretrained.architecture if pretrained else None
     config = resolve(given, architecture, recipe=arguments.recipe, file=arguments.config)
+    if arguments.resume:
+        print(f"--resume: there is no run in {out} yet; starting anew", file=sys.stderr)
     return config, out or _free_folder(config), pretrained
 
 
