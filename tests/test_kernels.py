@@ -473,6 +473,7 @@ def test_the_kernels_compile(compile_cuda, architecture):
     ptx = compile_cuda(all_kernels(), architecture)
     assert ptx.count(".entry") == all_kernels().count("__global__")
     assert ".local" not in ptx  # a tile in memory in place of registers: a loop that was not unrolled
+    assert "ld.global.nc" in ptx  # else each load waits for the stores before it, which might be to the same place
 
 
 @pytest.mark.parametrize(("slip", "words"), [("int a = undeclared;", "undeclared"), ("int unused;", "unused")])

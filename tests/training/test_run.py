@@ -246,6 +246,14 @@ def test_a_folder_in_use_is_not_overwritten(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
 
 
+def test_a_folder_in_use_is_refused_before_labels_are_counted(tmp_path, monkeypatch):
+    """Minutes over thousands of masks, and then a word about the folder's name."""
+    (tmp_path / "precious.txt").write_text("mine")
+    monkeypatch.setattr(Run, "_weigh_classes", lambda self: pytest.fail("labels are counted"))
+    with pytest.raises(UsageError, match="not empty"):
+        start(TINY, tmp_path)
+
+
 def test_bad_data_leave_no_folder(tmp_path):
     """What can be known before training must be said before anything is written."""
     with pytest.raises((DataError, UsageError), match="nowhere"):
