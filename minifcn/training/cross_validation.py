@@ -52,7 +52,8 @@ def cross_validate(
     report.json (all figures, with intervals), confusion.csv and .png, and images.csv. Arguments and errors as for Run;
     with resume, finished folds are not trained again.
     """
-    open_split(replace(config, fold=1), config.val_split)  # what is wrong with data or groups, before there is a folder
+    problems: list[str] | None = [] if skip_bad else None
+    open_split(replace(config, fold=1), config.val_split, problems)  # bad data or groups, before there is a folder
     whole = RunFolder(out)
     whole.open(config, resume=resume, overwrite=overwrite)
     options: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "skip_bad": skip_bad, "device": device}
@@ -64,7 +65,7 @@ def cross_validate(
         run = Run(fold, folder, pretrained=pretrained, say=say, bar=bar, **options)
         result = run.run()[-1]
         model, file = evaluation.load_segmenter(folder / "model.safetensors", device)
-        dataset = open_split(fold, fold.val_split)
+        dataset = run.val_set
         found = evaluation.evaluate(model, dataset, file.preprocessing, size=scaled_size(fold), device=device)
         evaluations.append(found)
         rows.append({**result, "stage": f"fold {number}", **found.summary()})

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from minifcn import data
-from minifcn.errors import UsageError
+from minifcn.errors import DataError, UsageError
 from minifcn.training import Config, evaluation
 from minifcn.training.assembly import open_split
 from minifcn.training.cross_validation import cross_validate
@@ -116,3 +116,12 @@ def test_a_group_that_no_name_has_leaves_no_folder(config, tmp_path):
     with pytest.raises(UsageError, match="finds no group"):
         run(replace(config, group="patient([0-9])"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_pictures_that_cannot_be_used_are_skipped_if_asked(config, tmp_path):
+    """A look at the data before there is a folder, which forgets that bad pictures were to be skipped."""
+    (tmp_path / "pictures" / "train" / "masks" / "scene0_0.png").unlink()
+    with pytest.raises(DataError, match="scene0_0"):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert run(config, tmp_path / "run", skip_bad=True).report["pictures"] == 8
